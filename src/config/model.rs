@@ -1,0 +1,304 @@
+//! The checked configuration: what the program may rely on.
+//!
+//! Every value here is already parsed, defaulted and cross-checked; nothing is an `Option` that must be `Some`.
+//! Files named here have not been opened: `certificates` and `site` read them when a snapshot is built.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::problem::Place;
+
+/// One configuration file, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    /// Health, metrics and status; `None` when `admin: off`.
+    pub admin: Option<Admin>,
+    /// At least one when any listener speaks TLS.
+    pub certificates: Vec<CertificateFiles>,
+    pub tls: TlsPolicy,
+    /// At least one; in file order (the choice is by host and longest path, never by order).
+    pub routes: Vec<Route>,
+    /// In file order; routes refer to them by index.
+    pub pools: Vec<Pool>,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub drain: Drain,
+    pub log: Log,
+    /// Threads that carry client traffic, each with its own runtime and its own listening sockets.
+    pub workers: NonZeroUsize,
+}
+
+/// One listening address.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    pub address: SocketAddr,
+    /// Label in logs and metrics; the address unless named.
+    pub name: String,
+    pub speaks: Speaks,
+    pub place: Place,
+}
+
+/// What a listener expects as the first bytes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// TLS, then HTTP with the routes. The default.
+    Tls,
+    /// HTTP without TLS with the routes (`plain: routes`): behind another TLS end, or on a private network.
+    Plain,
+    /// HTTP without TLS, every request answered by a redirect to https (`plain: redirect`).
+    PlainRedirect,
+}
+
+/// The operator's listener. Never public.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    pub address: SocketAddr,
+    pub place: Place,
+}
+
+/// A certificate chain (leaf first) and its private key, both PEM.
+#[derive(Debug, Clone)]
+pub struct CertificateFiles {
+    pub chain: PathBuf,
+    pub chain_place: Place,
+    /// May be the same file as `chain`.
+    pub key: PathBuf,
+    pub key_place: Place,
+}
+
+/// TLS towards clients.
+#[derive(Debug, Clone, Copy)]
+pub struct TlsPolicy {
+    pub minimum: TlsVersion,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// Where requests for one host and path prefix go.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Lower case, without port: exact (`example.com`) or one wildcard label (`*.example.com`). `None`: any host.
+    pub host: Option<String>,
+    /// Begins with `/`, has no trailing `/` unless it is `/` itself. `/mqtt` covers `/mqtt` and `/mqtt/…`, not `/mqttx`.
+    pub path: String,
+    pub action: Action,
+    pub place: Place,
+}
+
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// WebSocket upgrades join a session of `Config::pools[index]`.
+    Pool(usize),
+    Site(Site),
+    Redirect(Redirect),
+}
+
+/// Static files.
+#[derive(Debug, Clone)]
+pub struct Site {
+    pub root: PathBuf,
+    pub root_place: Place,
+    /// File served for a folder.
+    pub index: String,
+    /// File below `root` served with status 200 where no file is found (single-page applications).
+    pub fallback: Option<String>,
+    /// File below `root` served with status 404 where no file is found.
+    pub not_found: Option<String>,
+    /// Serve files and folders whose name begins with a dot (`/.well-known/` is always served).
+    pub dot_files: bool,
+    /// Value of `Cache-Control` on every file; `None` sends none.
+    pub cache_control: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Redirect {
+    /// Absolute URL or absolute path. `{host}`, `{path}` and `{query}` stand for the request's own.
+    pub to: String,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+/// A weighted set of brokers that sessions are joined to.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    pub name: String,
+    pub balance: Balance,
+    /// At least one, at least one of them with a weight above 0.
+    pub brokers: Vec<Broker>,
+    pub tls: BrokerTls,
+    /// `Sec-WebSocket-Protocol` sent to ws and wss brokers: exactly one token, whatever the client offered.
+    pub subprotocol: String,
+    pub host: HostHeader,
+    pub forwarded: Forwarded,
+    pub place: Place,
+}
+
+/// How the broker of a new session is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Smooth weighted round robin.
+    RoundRobin,
+}
+
+/// One broker address of a pool.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    /// The URL as written, without credentials: the label in logs and metrics.
+    pub url: String,
+    pub transport: Transport,
+    /// Host name or IP address (an IPv6 address without brackets).
+    pub host: String,
+    pub port: u16,
+    /// Path and query of the WebSocket handshake; `/mqtt` where the URL names none. Unused by mqtt and mqtts.
+    pub path: String,
+    /// 0 takes no new sessions.
+    pub weight: u32,
+    pub place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// `ws://`, port 80 unless given.
+    Ws,
+    /// `wss://`, port 443 unless given.
+    Wss,
+    /// `mqtt://`, port 1883 unless given.
+    Mqtt,
+    /// `mqtts://`, port 8883 unless given.
+    Mqtts,
+}
+
+impl Transport {
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::Wss | Self::Mqtts)
+    }
+
+    pub fn is_websocket(self) -> bool {
+        matches!(self, Self::Ws | Self::Wss)
+    }
+}
+
+/// TLS towards the wss and mqtts brokers of a pool.
+#[derive(Debug, Clone)]
+pub struct BrokerTls {
+    pub trust: Trust,
+    /// Name for SNI and verification; the broker's host unless set.
+    pub server_name: Option<String>,
+    pub place: Place,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// The operating system's roots, or the built-in Mozilla set where the system has none.
+    System,
+    /// A PEM file of CA certificates.
+    Ca(PathBuf),
+    /// `verify: false`: any certificate, on purpose.
+    Anyone,
+}
+
+/// The `Host` header sent to ws and wss brokers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostHeader {
+    /// The broker's own host and port (`host: broker`, the default).
+    Broker,
+    /// What the client sent (`host: client`).
+    Client,
+    /// A fixed value.
+    Fixed(String),
+}
+
+/// Client address headers towards ws and wss brokers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forwarded {
+    /// Send `X-Forwarded-For`, `X-Real-IP`, `X-Forwarded-Proto` and `X-Forwarded-Port`.
+    pub enabled: bool,
+    pub port: ForwardedPort,
+}
+
+/// What `X-Forwarded-Port` carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedPort {
+    /// The port that the client connected to, as everyone but EMQX means it.
+    Listener,
+    /// The client's source port, as EMQX means it.
+    Client,
+}
+
+/// Bounds on what clients may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections in all, every listener together.
+    pub connections: NonZeroUsize,
+    /// Connections that have not yet finished their TLS handshake and first request.
+    pub handshakes: NonZeroUsize,
+    /// Bytes of one HTTP request head.
+    pub request_head: usize,
+    /// Bytes of the CONNECT packet.
+    pub connect: usize,
+    /// Bytes of any later packet, either way (MQTT itself ends at 268,435,460).
+    pub packet: usize,
+    /// Bytes of payload in one WebSocket frame we send; a longer packet leaves as fragments of one message.
+    pub frame: usize,
+    /// Bytes of user name and of client id.
+    pub client_id: usize,
+}
+
+/// How long anything may wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// From accept to the end of the TLS handshake.
+    pub tls: Duration,
+    /// For a whole HTTP request head; also the wait for the next request on a kept connection.
+    pub request: Duration,
+    /// From the 101 to the end of the CONNECT packet.
+    pub connect: Duration,
+    /// One broker: name, TCP, TLS and WebSocket handshake.
+    pub broker_connect: Duration,
+    /// One broker: from forwarding CONNECT to CONNACK.
+    pub connack: Duration,
+    /// All brokers tried for one session.
+    pub join: Duration,
+    /// Added to 1.5 × keepalive before a silent client is closed.
+    pub idle_margin: Duration,
+    /// Interval of WebSocket pings to clients that connected with keepalive 0; two unanswered ones end the session.
+    pub ping: Duration,
+    /// A peer that accepts no byte for this long while we have some for it is closed.
+    pub write: Duration,
+}
+
+/// How sessions are ended on shutdown.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain {
+    /// From "not ready" to the end of accepting, so that load balancers notice.
+    pub announce: Duration,
+    /// Sessions ended per second.
+    pub rate: NonZeroU32,
+    /// After this long the rest is cut.
+    pub max: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// A `tracing` filter: `info`, or `info,tidegate::gateway=debug`.
+    pub level: String,
+    pub format: LogFormat,
+    /// One line for each session that ended.
+    pub sessions: bool,
+    /// Client ids and user names in log lines.
+    pub identities: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}

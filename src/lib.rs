@@ -1,0 +1,3 @@
+//! Tidegate, the front door of an MQTT cluster. This file is the map; ARCHITECTURE.md tells the story.
+
+pub mod config;
