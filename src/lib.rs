@@ -1,3 +1,8 @@
-//! Tidegate, the front door of an MQTT cluster. This file is the map; ARCHITECTURE.md tells the story.
+//! Tidegate, the front door of an MQTT cluster. This file is the map, lowest layer last; ARCHITECTURE.md tells the story.
 
+pub mod framing;
+pub mod lifecycle;
+pub mod telemetry;
+pub mod mqtt;
+pub mod websocket;
 pub mod config;

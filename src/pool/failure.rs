@@ -1,0 +1,107 @@
+//! Why one attempt at a broker failed. The sentences are for the operator, the causes are metric labels.
+
+use std::io;
+
+use crate::framing::Fault;
+use crate::mqtt::PacketType;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("its name cannot be resolved: {0}")]
+    Name(#[source] io::Error),
+    #[error("its name has no address")]
+    NoAddress,
+    #[error("connection refused: is the broker running and the port right?")]
+    Refused,
+    #[error("no free source port towards it: source ports exhausted (net.ipv4.ip_local_port_range)")]
+    SourcePorts,
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    #[error("no connection within the time for it (timeouts.broker_connect)")]
+    ConnectTimeout,
+    #[error("TLS: {0}")]
+    Tls(#[source] io::Error),
+    #[error("WebSocket handshake: {0}")]
+    Handshake(#[from] HandshakeFailure),
+    #[error("it closed the connection before CONNACK")]
+    Closed,
+    #[error("the connection broke before CONNACK: {0}")]
+    Io(#[source] io::Error),
+    #[error("no CONNACK within the time for it (timeouts.connack)")]
+    ConnackTimeout,
+    #[error("it answered CONNECT with {} and not CONNACK", .0.name())]
+    NotConnack(PacketType),
+    #[error("it answered CONNECT with something that is not MQTT: {0}")]
+    Garbage(#[source] Fault),
+    #[error("its CONNACK cannot be read")]
+    BrokenConnack,
+    #[error("it said in CONNACK that another broker shall take the session (code {0:#04x})")]
+    Elsewhere(u8),
+}
+
+/// How a ws broker's answer to the upgrade is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeFailure {
+    #[error("HTTP {0} and not 101{hint}", hint = hint(*.0))]
+    Status(u16),
+    #[error("the answer is not HTTP{}", first_byte(*.0))]
+    NotHttp(u8),
+    #[error("the head of the answer is over 8 KiB")]
+    TooLong,
+    #[error("the answer's {0} header is missing or wrong")]
+    Header(&'static str),
+    #[error("it chose the subprotocol `{0}`, which was not offered")]
+    Subprotocol(String),
+    #[error("it closed the connection without an answer: does it want another path or subprotocol?")]
+    Closed,
+    #[error("{0}")]
+    Io(#[source] io::Error),
+}
+
+fn hint(status: u16) -> &'static str {
+    match status {
+        400 => " (EMQX and NanoMQ answer so to a subprotocol that they do not know)",
+        401 | 403 => " (it wants credentials in the HTTP request)",
+        404 => " (is the path right? EMQX: /mqtt, RabbitMQ: /ws)",
+        426 => " (does another kind of server listen there?)",
+        431 => " (the request's headers are too long for it)",
+        _ => "",
+    }
+}
+
+fn first_byte(byte: u8) -> &'static str {
+    match byte {
+        0x15 | 0x16 => ": it is TLS; use wss:// or mqtts://",
+        0x20 => ": it is MQTT; use mqtt://",
+        _ => "",
+    }
+}
+
+impl Failure {
+    /// The label in metrics.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Name(_) | Self::NoAddress => "name",
+            Self::Refused => "refused",
+            Self::SourcePorts => "source_ports_exhausted",
+            Self::Connect(_) => "connect",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Tls(_) => "tls",
+            Self::Handshake(HandshakeFailure::Status(_)) => "handshake_status",
+            Self::Handshake(_) => "handshake",
+            Self::Closed => "closed",
+            Self::Io(_) => "io",
+            Self::ConnackTimeout => "connack_timeout",
+            Self::NotConnack(_) | Self::Garbage(_) | Self::BrokenConnack => "protocol",
+            Self::Elsewhere(_) => "connack_elsewhere",
+        }
+    }
+
+    pub(super) fn connecting(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::AddrNotAvailable => Self::SourcePorts,
+            _ => Self::Connect(error),
+        }
+    }
+}

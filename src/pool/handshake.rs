@@ -1,0 +1,106 @@
+//! The WebSocket handshake with a broker (RFC 6455 4.1): one token, no extensions, few headers. Brokers close without a
+//! word on a large head, so nothing of the client's goes along but what the broker must know.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{Broker, Client, HandshakeFailure, Pool};
+use crate::config::model::{ForwardedPort, HostHeader};
+use crate::stream::Stream;
+use crate::websocket::{derive_accept_key, generate_key};
+
+/// Longest head of an answer.
+const HEAD: usize = 8 * 1024;
+
+/// Upgrades the stream. Answers the bytes that came behind the answer's head.
+pub(super) async fn upgrade(pool: &Pool, broker: &Broker, client: &Client<'_>, stream: &mut Stream) -> Result<Vec<u8>, HandshakeFailure> {
+    let key = generate_key();
+    let request = request(pool, broker, client, &key);
+    stream.write_all(request.as_bytes()).await.map_err(HandshakeFailure::Io)?;
+    stream.flush().await.map_err(HandshakeFailure::Io)?;
+    let mut head = Vec::with_capacity(512);
+    loop {
+        let read = stream.read_buf(&mut head).await.map_err(|error| match error.kind() {
+            // A broker that closes with our request unread sends a reset.
+            std::io::ErrorKind::ConnectionReset => HandshakeFailure::Closed,
+            _ => HandshakeFailure::Io(error),
+        })?;
+        if read == 0 {
+            return Err(HandshakeFailure::Closed);
+        }
+        if let Some(end) = check(&head, &key, &pool.subprotocol)? {
+            return Ok(head.split_off(end));
+        }
+        if head.len() > HEAD {
+            return Err(HandshakeFailure::TooLong);
+        }
+    }
+}
+
+fn request(pool: &Pool, broker: &Broker, client: &Client<'_>, key: &str) -> String {
+    let own = |broker: &Broker| match broker.host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]:{}", broker.port),
+        Ok(IpAddr::V4(_)) | Err(_) => format!("{}:{}", broker.host, broker.port),
+    };
+    let host = match &pool.host {
+        HostHeader::Broker => own(broker),
+        HostHeader::Client => client.host.map_or_else(|| own(broker), str::to_owned),
+        HostHeader::Fixed(host) => host.clone(),
+    };
+    let mut text = format!(
+        "GET {} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {}\r\n",
+        broker.path, pool.subprotocol
+    );
+    if pool.forwarded.enabled {
+        // The bare address: EMQX falls back to the gateway's own where a port stands behind it.
+        let address = client.address.ip().to_canonical();
+        let port = match pool.forwarded.port {
+            ForwardedPort::Listener => client.listener_port,
+            ForwardedPort::Client => client.address.port(),
+        };
+        let proto = if client.secure { "https" } else { "http" };
+        let written = write!(
+            text,
+            "X-Forwarded-For: {address}\r\nX-Real-IP: {address}\r\nX-Forwarded-Proto: {proto}\r\nX-Forwarded-Port: {port}\r\n"
+        );
+        debug_assert!(written.is_ok(), "writing to a String cannot fail");
+    }
+    text.push_str("\r\n");
+    text
+}
+
+/// `None` while the head is incomplete, else the place of its end.
+fn check(head: &[u8], key: &str, subprotocol: &str) -> Result<Option<usize>, HandshakeFailure> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    let end = match response.parse(head) {
+        Ok(httparse::Status::Complete(end)) => end,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err(HandshakeFailure::NotHttp(head.first().copied().unwrap_or(0))),
+    };
+    match response.code {
+        Some(101) => {}
+        code => return Err(HandshakeFailure::Status(code.unwrap_or(0))),
+    }
+    let value = |name: &str| {
+        let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(header.value).ok().map(str::trim)
+    };
+    if !value("Upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket")) {
+        return Err(HandshakeFailure::Header("Upgrade"));
+    }
+    if value("Sec-WebSocket-Accept") != Some(&derive_accept_key(key.as_bytes())) {
+        return Err(HandshakeFailure::Header("Sec-WebSocket-Accept"));
+    }
+    if value("Sec-WebSocket-Extensions").is_some() {
+        return Err(HandshakeFailure::Header("Sec-WebSocket-Extensions"));
+    }
+    // A broker that names none has not refused: some never answer the header.
+    match value("Sec-WebSocket-Protocol") {
+        Some(chosen) if chosen != subprotocol => Err(HandshakeFailure::Subprotocol(chosen.to_owned())),
+        Some(_) | None => Ok(Some(end)),
+    }
+}
