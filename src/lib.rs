@@ -1,3 +1,5 @@
 //! Tidegate, the front door of an MQTT cluster. This file is the map; ARCHITECTURE.md tells the story.
 
 pub mod config;
+/// PEM files → rustls configurations, towards clients and towards brokers.
+pub mod certificates;
