@@ -6,3 +6,5 @@ pub mod telemetry;
 pub mod mqtt;
 pub mod websocket;
 pub mod config;
+/// PEM files → rustls configurations, towards clients and towards brokers.
+pub mod certificates;

@@ -1,1 +1,4 @@
+//! The integration tests, one binary: each module states the rules of one behaviour.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
+mod tls_files;

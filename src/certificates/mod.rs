@@ -1,0 +1,145 @@
+//! PEM files → rustls configurations, for the clients' side (`server`) and the brokers' side (`broker`).
+//!
+//! Every mistake in the files is a `Problem` with the place of the key that named the file, all of them at once.
+//! rustls, its provider (aws-lc-rs, always given explicitly) and X.509 are known to this folder and to nothing above it
+//! but the finished `Arc<ServerConfig>` and `Arc<ClientConfig>`.
+
+mod anyone;
+mod broker;
+mod chain;
+mod coverage;
+pub mod dev;
+mod facts;
+mod pem;
+mod resolver;
+mod trust;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, Ticketer};
+use rustls::server::NoServerSessionStorage;
+use rustls::{ServerConfig, SupportedProtocolVersion, version};
+
+use crate::config::model::{Config, TlsVersion};
+use crate::config::{Place, Problem};
+
+use self::chain::Loaded;
+use self::resolver::Resolver;
+
+pub use self::broker::broker;
+
+/// Application protocols we answer on the clients' side, best first (RFC 7301).
+const ALPN: &[&[u8]] = &[b"http/1.1"];
+
+/// TLS 1.3 tickets sent after a full handshake (RFC 8446 4.6.1): a browser resumes two connections at once (the page and
+/// its session) with tickets it must not use twice.
+const TICKETS: usize = 2;
+
+/// Both versions, newest first.
+const FROM_TLS12: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+const FROM_TLS13: &[&SupportedProtocolVersion] = &[&version::TLS13];
+
+/// TLS towards clients, ready for use.
+#[derive(Debug)]
+pub struct ServerCertificates {
+    pub tls: Arc<ServerConfig>,
+    /// In the order of the configuration.
+    pub certificates: Vec<Report>,
+    /// What works today for some clients, or for a while. Places as for problems.
+    pub warnings: Vec<Problem>,
+}
+
+/// What an operator wants to know about one certificate in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The chain file.
+    pub path: PathBuf,
+    /// Subject alternative names: DNS names in lower case, then IP addresses. Never empty.
+    pub names: Vec<String>,
+    pub not_before: SystemTime,
+    pub not_after: SystemTime,
+    /// `ECDSA P-256`, `RSA 2048`, …
+    pub key: String,
+    /// Distinguished name of the issuer.
+    pub issuer: String,
+    /// Certificates in the chain file, the leaf included.
+    pub chain_length: usize,
+}
+
+/// Reads every certificate of the configuration and builds the TLS configuration for clients.
+///
+/// # Errors
+/// Every problem of every file, and every route whose host no certificate covers.
+pub fn server(config: &Config) -> Result<ServerCertificates, Vec<Problem>> {
+    server_at(config, SystemTime::now())
+}
+
+/// `server`, with the time that validity is judged by.
+///
+/// # Errors
+/// As `server`.
+pub fn server_at(config: &Config, now: SystemTime) -> Result<ServerCertificates, Vec<Problem>> {
+    let provider = provider();
+    let mut problems = Vec::new();
+    let mut warnings = Vec::new();
+    let mut loaded = Vec::new();
+    for files in &config.certificates {
+        match chain::load(files, now, &provider, &mut warnings) {
+            Ok(one) => loaded.push(one),
+            Err(found) => problems.extend(found),
+        }
+    }
+    // A host is called uncovered only when every certificate could be read: otherwise one cause makes two problems.
+    if problems.is_empty() {
+        problems.extend(coverage::uncovered(config, &loaded));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let place = config
+        .certificates
+        .first()
+        .map(|files| files.chain_place.clone())
+        .unwrap_or_default();
+    let tls = server_config(config, &loaded, &provider, &place).map_err(|problem| vec![problem])?;
+    Ok(ServerCertificates {
+        tls: Arc::new(tls),
+        certificates: loaded.into_iter().map(|one| one.report).collect(),
+        warnings,
+    })
+}
+
+fn server_config(
+    config: &Config,
+    loaded: &[Loaded],
+    provider: &Arc<CryptoProvider>,
+    place: &Place,
+) -> Result<ServerConfig, Problem> {
+    let versions = match config.tls.minimum {
+        TlsVersion::Tls12 => FROM_TLS12,
+        TlsVersion::Tls13 => FROM_TLS13,
+    };
+    let failed = |error| Problem::new(place, format!("TLS cannot be set up: {error}"));
+    let mut tls = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(versions)
+        .map_err(failed)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Resolver::new(loaded)));
+    tls.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
+    // Resumption by tickets only: nothing is kept for clients that are away.
+    tls.ticketer = Ticketer::new().map_err(failed)?;
+    tls.session_storage = Arc::new(NoServerSessionStorage {});
+    tls.send_tls13_tickets = TICKETS;
+    // SECURITY: 0-RTT data can be replayed (RFC 8446 8), and an upgrade or a CONNECT must not be.
+    tls.max_early_data_size = 0;
+    tls.ignore_client_order = true;
+    Ok(tls)
+}
+
+/// aws-lc-rs with the post-quantum group X25519MLKEM768 first (the `prefer-post-quantum` feature of rustls).
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}

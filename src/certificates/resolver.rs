@@ -1,0 +1,83 @@
+//! The certificate for a TLS handshake: by server name (RFC 6066 3), then by what the client can verify.
+//!
+//! An exact name goes before a wildcard; without a known name the first certificate of the configuration is used, so a
+//! client always gets an answer it can explain. Names with several certificates prefer ECDSA: signing costs a tenth.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{SignatureAlgorithm, SignatureScheme};
+
+use super::chain::Loaded;
+use super::coverage::wildcard_of;
+
+/// All certificates by name; built once, read at every handshake.
+#[derive(Debug)]
+pub(super) struct Resolver {
+    /// DNS names and wildcards as written in the certificates; each list best first, never empty.
+    by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    /// The first certificate, with others that share its first name.
+    default: Vec<Arc<CertifiedKey>>,
+}
+
+impl Resolver {
+    pub(super) fn new(loaded: &[Loaded]) -> Self {
+        let mut by_name: HashMap<String, Vec<Arc<CertifiedKey>>> = HashMap::new();
+        for one in loaded {
+            for name in &one.report.names {
+                by_name
+                    .entry(name.clone())
+                    .or_default()
+                    .push(Arc::clone(&one.key));
+            }
+        }
+        for keys in by_name.values_mut() {
+            keys.sort_by_key(|key| rank(key)); // stable: file order decides among equals
+        }
+        let default = loaded
+            .first()
+            .and_then(|first| first.report.names.first())
+            .and_then(|name| by_name.get(name).cloned())
+            .unwrap_or_default();
+        Self { by_name, default }
+    }
+
+    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let exact = name.and_then(|name| self.by_name.get(name));
+        let wildcard = name
+            .and_then(wildcard_of)
+            .and_then(|name| self.by_name.get(&name));
+        let known = [exact, wildcard].into_iter().flatten().flatten();
+        let known: Vec<&Arc<CertifiedKey>> = known.collect();
+        let candidates = if known.is_empty() {
+            self.default.iter().collect()
+        } else {
+            known
+        };
+        candidates
+            .iter()
+            .find(|key| key.key.choose_scheme(schemes).is_some())
+            .or_else(|| candidates.first())
+            .map(|key| Arc::clone(key))
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.choose(client.server_name(), client.signature_schemes())
+    }
+}
+
+/// Lower is better. Ed25519 is last: hardly a client accepts it.
+fn rank(key: &CertifiedKey) -> u8 {
+    let algorithm = key.key.algorithm();
+    if algorithm == SignatureAlgorithm::ECDSA {
+        0
+    } else if algorithm == SignatureAlgorithm::RSA {
+        1
+    } else {
+        2
+    }
+}
