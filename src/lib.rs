@@ -1,10 +1,12 @@
 //! Tidegate, the front door of an MQTT cluster. This file is the map, lowest layer last; ARCHITECTURE.md tells the story.
 
+pub mod pool;
+pub mod site;
+pub mod certificates;
 pub mod framing;
+pub mod stream;
 pub mod lifecycle;
 pub mod telemetry;
 pub mod mqtt;
 pub mod websocket;
 pub mod config;
-/// PEM files → rustls configurations, towards clients and towards brokers.
-pub mod certificates;

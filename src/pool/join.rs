@@ -124,7 +124,7 @@ impl Pool {
                 true => handshake::upgrade(self, broker, &joining.client, &mut stream).await?,
                 false => Vec::new(),
             };
-            Ok((stream, early))
+            Ok::<_, Failure>((stream, early))
         };
         let (mut stream, early) = timeout(self.timeouts.broker_connect, connecting)
             .await

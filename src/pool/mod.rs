@@ -59,15 +59,10 @@ impl Pool {
     /// Reads the CA file, if the pool names one. Fails on what the file or a server name has wrong.
     pub fn new(config: &model::Pool, timeouts: Timeouts, metrics: &Metrics) -> Result<Self, Problem> {
         let name: Name = config.name.as_str().into();
-        let tls = if config.brokers.iter().any(|broker| broker.transport.is_tls()) {
-            Some(certificates::broker(&config.tls)?)
-        } else {
-            None
-        };
         let brokers = config
             .brokers
             .iter()
-            .map(|broker| Broker::new(&name, broker, &config.tls, tls.as_ref(), metrics).map(Arc::new))
+            .map(|broker| Broker::new(&name, broker, &config.tls, metrics).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             turn: Mutex::new(RoundRobin::new(config.brokers.iter().map(|broker| broker.weight))),
@@ -96,18 +91,16 @@ impl Broker {
         pool: &Name,
         config: &model::Broker,
         policy: &model::BrokerTls,
-        tls: Option<&Arc<ClientConfig>>,
         metrics: &Metrics,
     ) -> Result<Self, Problem> {
         let label: Name = config.url.as_str().into();
-        let tls = match tls.filter(|_| config.transport.is_tls()) {
-            None => None,
-            Some(tls) => {
-                let name = policy.server_name.as_ref().unwrap_or(&config.host);
-                let name = ServerName::try_from(name.clone())
-                    .map_err(|error| Problem::new(&config.place, format!("`{name}` is no server name: {error}")))?;
-                Some((Arc::clone(tls), name))
-            }
+        let tls = if config.transport.is_tls() {
+            let name = policy.server_name.as_ref().unwrap_or(&config.host);
+            let name = ServerName::try_from(name.clone())
+                .map_err(|error| Problem::new(&config.place, format!("`{name}` is no server name: {error}")))?;
+            Some((certificates::broker(policy, config.transport)?, name))
+        } else {
+            None
         };
         let labels = ByBroker {
             pool: Arc::clone(pool),
