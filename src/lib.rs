@@ -3,3 +3,5 @@
 pub mod config;
 /// PEM files → rustls configurations, towards clients and towards brokers.
 pub mod certificates;
+/// Static files on `/`.
+pub mod site;
