@@ -4,26 +4,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
-use time::OffsetDateTime;
 
 use crate::config::model::CertificateFiles;
 use crate::config::{Place, Problem};
 
 use super::Report;
-use super::facts::{Facts, Key};
+use super::facts::Facts;
 use super::pem::PemFile;
-
-/// A warning is given this long before the end: ACME clients renew with a third of the lifetime left, so less than two
-/// weeks means that renewal has failed.
-const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
-
-/// CA/Browser Forum Baseline Requirements 6.1.5; aws-lc signs with nothing smaller.
-const SMALLEST_RSA: usize = 2048;
+use super::verdict;
 
 /// The permission bit that lets everyone on the machine read.
 const READABLE_BY_ALL: u32 = 0o004;
@@ -52,7 +45,7 @@ pub(super) fn load(
         warnings.extend(readable_by_all(&files.key, &files.key_place));
     }
     if let Some((_, facts)) = &chain {
-        problems.extend(invalid(facts, files, now));
+        problems.extend(verdict::invalid(facts, files, now));
     }
     let (Some((certificates, facts)), Some(keys)) = (chain, keys) else {
         return Err(problems);
@@ -62,11 +55,11 @@ pub(super) fn load(
         problems.insert(0, mismatch(&keys, &facts, files));
         return Err(problems);
     };
-    problems.extend(wrong_order(&facts, files));
+    problems.extend(verdict::wrong_order(&facts, files));
     if !problems.is_empty() {
         return Err(problems);
     }
-    warnings.extend(doubtful(&facts, files, now));
+    warnings.extend(verdict::doubtful(&facts, files, now));
     let report = Report {
         path: files.chain.clone(),
         names: leaf.names.clone(),
@@ -177,140 +170,6 @@ fn mismatch(keys: &[Arc<dyn SigningKey>], facts: &[Facts], files: &CertificateFi
     .help("take both from the same issue or renewal; a renewed certificate usually has a new key")
 }
 
-/// What every client refuses.
-fn invalid(facts: &[Facts], files: &CertificateFiles, now: SystemTime) -> Vec<Problem> {
-    let place = &files.chain_place;
-    let path = files.chain.display();
-    let leaf = &facts[0];
-    let mut problems = Vec::new();
-    if leaf.not_after <= now {
-        problems.push(
-            Problem::new(
-                place,
-                format!(
-                    "the certificate in {path} expired on {}",
-                    day(leaf.not_after)
-                ),
-            )
-            .help("renew it"),
-        );
-    }
-    if leaf.not_before > now {
-        problems.push(
-            Problem::new(
-                place,
-                format!(
-                    "the certificate in {path} is not valid before {}",
-                    day(leaf.not_before)
-                ),
-            )
-            .help("is the clock of this machine right?"),
-        );
-    }
-    if leaf.names.is_empty() && !(leaf.is_ca && facts.len() > 1) {
-        problems.push(
-            Problem::new(
-                place,
-                format!("the certificate in {path} has no subject alternative name; clients ignore its common name"),
-            )
-            .help("issue it again with the host names as subjectAltName (openssl: -addext subjectAltName=DNS:example.com)"),
-        );
-    }
-    if let Key::Rsa(bits) = leaf.key
-        && bits < SMALLEST_RSA
-    {
-        problems.push(
-            Problem::new(place, format!("the certificate in {path} has an RSA key of {bits} bits; clients want {SMALLEST_RSA}"))
-                .help("issue it again with an ECDSA P-256 key"),
-        );
-    }
-    problems
-}
-
-/// RFC 5246 7.4.2: each certificate certifies the one before it. Links that are missing altogether are a warning.
-fn wrong_order(facts: &[Facts], files: &CertificateFiles) -> Option<Problem> {
-    for (index, pair) in facts.windows(2).enumerate() {
-        let (below, next) = (&pair[0], &pair[1]);
-        if below.is_self_issued() || next.issued(below) {
-            continue;
-        }
-        let issuer = facts.iter().position(|one| one.issued(below))?;
-        return Some(
-            Problem::new(
-                &files.chain_place,
-                format!(
-                    "{}: wrong order: certificate {} ({}) was issued by certificate {} ({}), which must follow it",
-                    files.chain.display(),
-                    index + 1,
-                    below.title(),
-                    issuer + 1,
-                    facts[issuer].title()
-                ),
-            )
-            .help("the server's certificate stands first, then the one that issued it, and so on"),
-        );
-    }
-    None
-}
-
-/// What some clients refuse, or all of them soon.
-fn doubtful(facts: &[Facts], files: &CertificateFiles, now: SystemTime) -> Vec<Problem> {
-    let path = files.chain.display();
-    let warn = |message: String| Problem::new(&files.chain_place, message);
-    let leaf = &facts[0];
-    let mut warnings = Vec::new();
-    let issuer_follows = facts.get(1).is_some_and(|next| next.issued(leaf));
-    if !leaf.is_self_issued() && !issuer_follows {
-        warnings.push(
-            warn(format!(
-                "the intermediate certificate ({}) is missing in {path}: it works in desktop browsers and fails on Android and in WeChat",
-                leaf.issuer
-            ))
-            .help("use the full chain: fullchain.pem from certbot, or append the CA's intermediate certificate"),
-        );
-    }
-    if leaf
-        .not_after
-        .duration_since(now)
-        .is_ok_and(|left| left < EXPIRES_SOON)
-    {
-        warnings.push(
-            warn(format!(
-                "the certificate in {path} expires on {}",
-                day(leaf.not_after)
-            ))
-            .help("check that the renewal runs; tidegate takes the new files on reload"),
-        );
-    }
-    if leaf.is_ca {
-        warnings.push(
-            warn(format!("the certificate in {path} is a CA certificate; some clients refuse it as a server's"))
-                .help("issue a server certificate (openssl: -addext basicConstraints=CA:FALSE)"),
-        );
-    }
-    let sha1 = facts
-        .iter()
-        .find(|one| one.signed_with_sha1 && !one.is_self_issued());
-    if let Some(weak) = sha1 {
-        warnings.push(
-            warn(format!(
-                "{} in {path} is signed with SHA-1, which current clients refuse",
-                weak.title()
-            ))
-            .help("issue it again with SHA-256"),
-        );
-    }
-    if leaf.key == Key::Ed25519 {
-        warnings.push(
-            warn(format!(
-                "the certificate in {path} has an Ed25519 key, which no browser accepts"
-            ))
-            .help("use ECDSA P-256, or give a second certificate for the same names"),
-        );
-    }
-    warnings
-}
-
 /// SECURITY: whoever can read the key can be this server.
 fn readable_by_all(path: &Path, place: &Place) -> Option<Problem> {
     use std::os::unix::fs::PermissionsExt;
@@ -322,9 +181,4 @@ fn readable_by_all(path: &Path, place: &Place) -> Option<Problem> {
         )
         .help("chmod 640 and the group that tidegate runs as; in a Kubernetes secret volume defaultMode: 0440")
     })
-}
-
-/// `2026-11-21`, UTC.
-fn day(at: SystemTime) -> String {
-    OffsetDateTime::from(at).date().to_string()
 }

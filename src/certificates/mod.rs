@@ -13,6 +13,7 @@ mod facts;
 mod pem;
 mod resolver;
 mod trust;
+mod verdict;
 
 use std::path::PathBuf;
 use std::sync::Arc;

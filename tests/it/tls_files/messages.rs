@@ -239,6 +239,28 @@ fn validity_is_checked_against_the_clock() {
 }
 
 #[test]
+fn an_expired_intermediate_is_a_warning() {
+    let root = authority("Root", None);
+    let mut old = params(&[]);
+    old.distinguished_name
+        .push(rcgen::DnType::CommonName, "Old");
+    old.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    old.not_before = (SystemTime::now() - 9 * DAY).into();
+    old.not_after = (SystemTime::now() - 8 * DAY).into();
+    let old = issued(old, &root, P256);
+    let leaf = issued(params(&["example.com"]), &old, P256);
+    let files = Files::of(
+        &format!("{}{}", leaf.pem, old.pem),
+        &leaf.key.serialize_pem(),
+    );
+    let warning = files.warning();
+    assert!(
+        warning.contains("the intermediate certificate (CN=Old) in chain0.pem expired on"),
+        "{warning}"
+    );
+}
+
+#[test]
 fn a_certificate_without_names_is_refused() {
     let made = self_signed(params(&[]));
     assert_eq!(
