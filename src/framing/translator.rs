@@ -156,10 +156,12 @@ impl Translator {
         self.output != Output::Stream
     }
 
-    /// The output of the packets to come. Call it between packets.
-    pub fn redirect(&mut self, output: Output) {
+    /// A broker has the session: the limits and the output of the packets to come. Call it between packets.
+    pub fn enter_session(&mut self, limits: Limits, output: Output, masks: Masks) {
         debug_assert!(self.at_boundary());
+        self.limits = limits;
         self.output = output;
+        self.masks = masks;
     }
 
     /// Takes bytes off `input` and appends to `out` until the input is used up, `out` has reached `enough` bytes, or

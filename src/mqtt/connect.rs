@@ -116,6 +116,24 @@ impl<'a> Connect<'a> {
     }
 }
 
+/// The version that a packet claims, where its beginning is sound: whoever sent a broken CONNECT is answered in it. A
+/// level that we do not know is answered as the nearest one is.
+pub fn version_of(packet: &[u8]) -> Option<Version> {
+    let mut reader = HeaderReader::default();
+    let header = packet.iter().find_map(|byte| reader.push(*byte).ok().flatten())?;
+    let mut fields = Fields {
+        rest: &packet[header.bytes().len()..],
+    };
+    let name = fields.counted()?;
+    let level = fields.byte()?;
+    match version(name, level) {
+        Ok(version) => Some(version),
+        Err(ConnectError::ProtocolLevel(level)) if level & 0x7f > 5 => Some(Version::V5),
+        Err(ConnectError::ProtocolLevel(_)) => Some(Version::V311),
+        Err(_) => None,
+    }
+}
+
 /// Bridges set the top bit of the level byte (a mosquitto convention); the broker understands it, we look past it.
 fn version(name: &[u8], level: u8) -> Result<Version, ConnectError> {
     match (name, level & 0x7f) {

@@ -8,7 +8,7 @@ mod answer;
 
 pub use answer::{Connack, ReasonCode, disconnect};
 pub use connack::ConnackFields;
-pub use connect::{Connect, ConnectError};
+pub use connect::{Connect, ConnectError, version_of};
 pub use header::{FixedHeader, HeaderReader, Malformed, PacketType};
 
 /// The protocol a client speaks, from the level byte of CONNECT (MQTT 3.1.2.2).

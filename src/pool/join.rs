@@ -154,6 +154,7 @@ impl Pool {
                 return Err(Failure::Elsewhere(connack.code));
             }
         }
+        seat.confirm();
         Ok(Joined {
             seat,
             stream,

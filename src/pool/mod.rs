@@ -122,8 +122,12 @@ impl Broker {
 impl Seat {
     fn take(broker: Arc<Broker>) -> Self {
         broker.sessions.inc();
-        broker.joined.inc();
         Self { broker }
+    }
+
+    /// The broker has said yes or no for itself: the session counts as joined.
+    fn confirm(&self) {
+        self.broker.joined.inc();
     }
 
     pub fn broker(&self) -> &Broker {

@@ -1,0 +1,90 @@
+//! The data path: one client from accept to outcome. The files stand in the order in which a client meets them.
+
+pub mod accept;
+pub mod admission;
+pub mod connection;
+mod first_bytes;
+mod http;
+mod routes;
+mod upgrade;
+mod session;
+mod relay;
+mod outcome;
+
+pub use accept::ListenerContext;
+pub use routes::Routes;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+
+use crate::certificates::{self, Report};
+use crate::config::model::{Limits, Log, Speaks, Timeouts};
+use crate::config::{Config, Problem};
+use crate::lifecycle::Drain;
+use crate::telemetry::Metrics;
+use admission::Admission;
+
+/// What lives as long as the process.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The configuration generation that new connections take.
+    pub snapshot: ArcSwap<Snapshot>,
+    pub admission: Admission,
+    pub drain: Drain,
+    pub metrics: Metrics,
+}
+
+/// One configuration generation: built completely or not at all, then never changed.
+///
+/// INVARIANT: a connection sees the configuration only through the snapshot that it took at accept.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub routes: Routes,
+    /// `None` when no listener speaks TLS.
+    pub tls: Option<Arc<ServerConfig>>,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub log: Log,
+}
+
+/// A snapshot, and what the operator should hear about it.
+#[derive(Debug)]
+pub struct Built {
+    pub snapshot: Snapshot,
+    pub certificates: Vec<Report>,
+    pub warnings: Vec<Problem>,
+}
+
+impl Snapshot {
+    /// Reads every file that the configuration names. Answers all problems, not the first.
+    pub fn build(config: &Config, metrics: &Metrics) -> Result<Built, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let needs_tls = config.listeners.iter().any(|listener| listener.speaks == Speaks::Tls);
+        let server = if needs_tls {
+            certificates::server(config).map_err(|found| problems.extend(found)).ok()
+        } else {
+            None
+        };
+        let routes = Routes::build(config, metrics).map_err(|found| problems.extend(found)).ok();
+        let (Some(routes), true) = (routes, problems.is_empty()) else {
+            return Err(problems);
+        };
+        let (tls, certificates, warnings) = match server {
+            Some(server) => (Some(server.tls), server.certificates, server.warnings),
+            None => (None, Vec::new(), Vec::new()),
+        };
+        Ok(Built {
+            snapshot: Self {
+                routes,
+                tls,
+                limits: config.limits,
+                timeouts: config.timeouts,
+                log: config.log.clone(),
+            },
+            certificates,
+            warnings,
+        })
+    }
+}

@@ -1,0 +1,447 @@
+//! Packets of one side → frames or bytes of the other, until someone ends it. One future, polled by hand: it holds no
+//! buffer while nothing is in flight, touches no timer for a packet, and allocates nothing for one.
+//!
+//! INVARIANT: only this module writes to an upgraded connection while the relay runs, and what it writes beside packets
+//! (pongs, pings) stands between frames.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::admission::Permit;
+use super::outcome::{Reason, idle_limit};
+use crate::config::model::Timeouts;
+use crate::framing::{Fault, Signal, Translator};
+use crate::lifecycle::Membership;
+use crate::mqtt::{ConnackFields, PacketType, Version};
+use crate::pool::Seat;
+use crate::stream::Stream;
+use crate::websocket::{Control, Opcode, control};
+
+/// Bytes read at once. Shared by all sessions of a thread, since only one is polled at a time.
+const READ: usize = 64 * 1024;
+
+/// WebSocket pings that may stay unanswered (`timeouts.ping` apart) before the session ends.
+const UNANSWERED: u8 = 2;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        read: vec![0; READ].into_boxed_slice(),
+        written: Vec::with_capacity(READ + READ / 4),
+    });
+}
+
+struct Scratch {
+    read: Box<[u8]>,
+    written: Vec<u8>,
+}
+
+/// What a session may do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    pub(super) version: Version,
+    /// Silence that the client is allowed; `None`: it is pinged instead.
+    pub(super) idle: Option<Duration>,
+    pub(super) timeouts: Timeouts,
+}
+
+/// One direction.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) translator: Translator,
+    /// Bytes for the far side that it has not taken; empty and without memory while it keeps up. Nothing is read while
+    /// there are any, so they are bounded by what one read can become.
+    pending: Vec<u8>,
+    taken: usize,
+    /// Bytes read and not translated: from before the relay, or behind a signal.
+    unread: Vec<u8>,
+    /// A control frame to be written at the next frame boundary.
+    owed: Option<Box<(Opcode, Vec<u8>)>>,
+    /// TLS may hold bytes that the socket has not taken.
+    unflushed: bool,
+    /// Since when the far side takes nothing.
+    stalled: Option<Instant>,
+}
+
+impl Lane {
+    pub(super) fn new(translator: Translator, pending: Vec<u8>, unread: Vec<u8>) -> Self {
+        Self {
+            unflushed: !pending.is_empty(),
+            translator,
+            pending,
+            taken: 0,
+            unread,
+            owed: None,
+            stalled: None,
+        }
+    }
+
+    /// What the far side has not taken.
+    pub(super) fn take_pending(&mut self) -> Vec<u8> {
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.drain(..self.taken);
+        self.taken = 0;
+        pending
+    }
+
+    /// Writes what is pending. Ready when nothing is left.
+    fn drain(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.taken < self.pending.len() {
+            match Pin::new(&mut *to).poll_write(cx, &self.pending[self.taken..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => {
+                    self.taken += count;
+                    self.stalled = None;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return self.stall(),
+            }
+        }
+        if !self.pending.is_empty() {
+            self.pending = Vec::new();
+            self.taken = 0;
+        }
+        if self.unflushed {
+            match Pin::new(to).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return self.stall(),
+            }
+        }
+        self.stalled = None;
+        Poll::Ready(Ok(()))
+    }
+
+    fn stall(&mut self) -> Poll<io::Result<()>> {
+        if self.stalled.is_none() {
+            self.stalled = Some(Instant::now());
+        }
+        Poll::Pending
+    }
+
+    /// Appends the control frame that is owed, if it may stand here.
+    fn pay(&mut self, out: &mut Vec<u8>) {
+        if self.translator.at_frame_boundary()
+            && let Some(owed) = self.owed.take()
+        {
+            let mask = self.translator.mask();
+            control(out, owed.0, &owed.1, mask);
+        }
+    }
+
+    fn owe(&mut self, opcode: Opcode, payload: Vec<u8>) {
+        // RFC 6455 5.5.3: of several pings only the last need be answered, so one place is enough.
+        self.owed = Some(Box::new((opcode, payload)));
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Broker,
+}
+
+impl Side {
+    fn broke(self, error: io::Error) -> Reason {
+        match (self, error.kind()) {
+            // TLS without close_notify: the connection ended, how is no matter to MQTT.
+            (Self::Client, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => Reason::Vanished,
+            (Self::Client, _) => Reason::ClientIo(error),
+            (Self::Broker, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => Reason::BrokerClosed,
+            (Self::Broker, _) => Reason::BrokerIo(error),
+        }
+    }
+
+    fn ended(self) -> Reason {
+        match self {
+            Self::Client => Reason::Vanished,
+            Self::Broker => Reason::BrokerClosed,
+        }
+    }
+
+    fn faulted(self, fault: Fault) -> Reason {
+        match (self, fault) {
+            (Self::Broker, Fault::TooLarge(length)) => Reason::BrokerGarbage(format!("a packet of {length} bytes is over limits.packet")),
+            (Self::Broker, fault) => Reason::BrokerGarbage(fault.to_string()),
+            (Self::Client, Fault::Frame(violation)) => Reason::Violation(violation),
+            (Self::Client, Fault::Packet(malformed)) => Reason::Malformed(malformed),
+            (Self::Client, Fault::TooLarge(length)) => Reason::PacketTooLarge(length),
+        }
+    }
+}
+
+/// A session that a broker has taken.
+#[derive(Debug)]
+pub(super) struct Relay {
+    pub(super) client: Stream,
+    pub(super) broker: Stream,
+    pub(super) up: Lane,
+    pub(super) down: Lane,
+    rules: Rules,
+    heard: Instant,
+    pings: u8,
+    timer: Pin<Box<Sleep>>,
+    /// The client said DISCONNECT: when the broker has it, the session is over.
+    leaving: bool,
+    /// What the broker said of the end, before it closes.
+    told: Option<Told>,
+    _places: (Seat, Permit),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Told {
+    Refused(u8),
+    Disconnected(u8),
+}
+
+impl Relay {
+    pub(super) fn new(
+        client: Stream,
+        broker: Stream,
+        mut up: Lane,
+        mut down: Lane,
+        rules: Rules,
+        connack: Option<ConnackFields>,
+        places: (Seat, Permit),
+    ) -> Self {
+        up.translator.watch(PacketType::Connect);
+        up.translator.watch(PacketType::Disconnect);
+        down.translator.watch(PacketType::Disconnect);
+        if connack.is_none() {
+            down.translator.watch(PacketType::Connack);
+        }
+        let now = Instant::now();
+        let told = connack.filter(|connack| connack.code != 0).map(|connack| Told::Refused(connack.code));
+        Self {
+            client,
+            broker,
+            up,
+            down,
+            timer: Box::pin(sleep_until(now + rules.idle.unwrap_or(rules.timeouts.ping))),
+            rules,
+            heard: now,
+            pings: 0,
+            leaving: false,
+            told,
+            _places: places,
+        }
+    }
+
+    /// Runs to the session's end.
+    pub(super) async fn run(&mut self, membership: &Membership) -> Reason {
+        poll_fn(|cx| {
+            // An asked member finishes the packets in hand, so it is asked again at every wake-up.
+            let asked = membership.poll_asked(cx).is_ready();
+            if asked && self.at_boundaries() {
+                return Poll::Ready(Reason::Drained);
+            }
+            match self.poll(cx) {
+                Poll::Ready(reason) => Poll::Ready(reason),
+                Poll::Pending if asked && self.at_boundaries() => Poll::Ready(Reason::Drained),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn at_boundaries(&self) -> bool {
+        self.up.translator.at_boundary() && self.up.pending.is_empty() && self.down.translator.at_boundary()
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        let moved = SCRATCH.with_borrow_mut(|scratch| {
+            loop {
+                let up = self.step(Side::Client, scratch, cx);
+                let down = self.step(Side::Broker, scratch, cx);
+                match (up, down) {
+                    (Err(reason), _) | (_, Err(reason)) => return Err(reason),
+                    (Ok(false), Ok(false)) => return Ok(()),
+                    (Ok(_), Ok(_)) => {}
+                }
+            }
+        });
+        if let Err(reason) = moved {
+            return Poll::Ready(self.name_the_end(reason));
+        }
+        if self.leaving && self.up.pending.is_empty() && !self.up.unflushed {
+            return Poll::Ready(Reason::Disconnected);
+        }
+        self.watch_the_clock(cx)
+    }
+
+    /// A broker that closes has often said why.
+    fn name_the_end(&self, reason: Reason) -> Reason {
+        match (reason, self.told) {
+            (Reason::BrokerClosed, Some(Told::Refused(code))) => Reason::BrokerRefused(code),
+            (Reason::BrokerClosed, Some(Told::Disconnected(code))) => Reason::BrokerDisconnected(code),
+            // It was about to leave anyway: the broker heard DISCONNECT and was faster.
+            (Reason::BrokerClosed | Reason::BrokerIo(_), None) if self.leaving => Reason::Disconnected,
+            (reason, _) => reason,
+        }
+    }
+
+    /// Moves what one read of `from` gives. True when something moved.
+    fn step(&mut self, from: Side, scratch: &mut Scratch, cx: &mut Context<'_>) -> Result<bool, Reason> {
+        let (lane, source, sink, far) = match from {
+            Side::Client => (&mut self.up, &mut self.client, &mut self.broker, Side::Broker),
+            Side::Broker => (&mut self.down, &mut self.broker, &mut self.client, Side::Client),
+        };
+        match lane.drain(sink, cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Err(far.broke(error)),
+            Poll::Pending => return Ok(false),
+        }
+        if self.leaving && from == Side::Client {
+            // Nothing may follow DISCONNECT (MQTT 3.14.4).
+            return Ok(false);
+        }
+        let Scratch { read, written } = scratch;
+        written.clear();
+        lane.pay(written);
+        let held = std::mem::take(&mut lane.unread);
+        let mut input: &[u8] = if held.is_empty() {
+            let mut buffer = ReadBuf::new(read);
+            match Pin::new(source).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Err(from.ended()),
+                Poll::Ready(Ok(())) => {
+                    if from == Side::Client {
+                        self.heard = Instant::now();
+                        self.pings = 0;
+                    }
+                    let count = buffer.filled().len();
+                    &read[..count]
+                }
+                Poll::Ready(Err(error)) => return Err(from.broke(error)),
+                Poll::Pending => &[],
+            }
+        } else {
+            &held
+        };
+        let moved = !input.is_empty() || !written.is_empty();
+        if !moved {
+            return Ok(false);
+        }
+        let mut signal = None;
+        if !input.is_empty() {
+            signal = lane
+                .translator
+                .translate(&mut input, written, usize::MAX)
+                .map_err(|fault| from.faulted(fault))?;
+            lane.unread = input.to_vec();
+        }
+        write(lane, sink, written, cx).map_err(|error| far.broke(error))?;
+        if let Some(signal) = signal {
+            self.hear(from, signal)?;
+        }
+        Ok(true)
+    }
+
+    fn hear(&mut self, from: Side, signal: Signal) -> Result<(), Reason> {
+        match (from, signal) {
+            (Side::Client, Signal::Control(Control::Ping(payload))) => self.down.owe(Opcode::Pong, payload),
+            (Side::Broker, Signal::Control(Control::Ping(payload))) => self.up.owe(Opcode::Pong, payload),
+            (_, Signal::Control(Control::Pong)) => {}
+            (Side::Client, Signal::Control(Control::Close(code))) => return Err(Reason::ClientClosed(code.into())),
+            (Side::Broker, Signal::Control(Control::Close(_))) => return Err(Reason::BrokerClosed),
+            (Side::Client, Signal::Packet(PacketType::Connect, _)) => return Err(Reason::SecondConnect),
+            (Side::Client, Signal::Packet(_, _)) => self.leaving = true,
+            (Side::Broker, Signal::Packet(PacketType::Connack, packet)) => self.hear_connack(&packet),
+            (Side::Broker, Signal::Packet(_, packet)) => {
+                // MQTT 5 3.14.2.1: without a reason code it is 0x00.
+                self.told = Some(Told::Disconnected(packet.get(2).copied().unwrap_or(0)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of an authentication exchange (MQTT 5 4.12).
+    fn hear_connack(&mut self, packet: &[u8]) {
+        self.down.translator.unwatch(PacketType::Connack);
+        let Some(connack) = ConnackFields::read(packet, self.rules.version) else {
+            return;
+        };
+        if connack.code != 0 {
+            self.told = Some(Told::Refused(connack.code));
+        }
+        if let Some(keepalive) = connack.server_keepalive {
+            self.rules.idle = idle_limit(keepalive, &self.rules.timeouts);
+        }
+    }
+
+    /// The timer is set to the earliest deadline when one comes closer, and looked at again when it rings: a packet only
+    /// notes when it came.
+    fn watch_the_clock(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        loop {
+            let deadline = self.deadline();
+            if deadline < self.timer.deadline() {
+                self.timer.as_mut().reset(deadline);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            let deadline = self.deadline();
+            if deadline > now {
+                self.timer.as_mut().reset(deadline);
+                continue;
+            }
+            let write = self.rules.timeouts.write;
+            let is_over = |since: Option<Instant>| since.is_some_and(|since| since + write <= now);
+            if is_over(self.down.stalled) {
+                return Poll::Ready(Reason::ClientStalled);
+            }
+            if is_over(self.up.stalled) {
+                return Poll::Ready(Reason::BrokerStalled);
+            }
+            if self.rules.idle.is_some() {
+                return Poll::Ready(Reason::Idle);
+            }
+            if self.pings >= UNANSWERED {
+                return Poll::Ready(Reason::PingTimeout);
+            }
+            self.pings += 1;
+            self.down.owe(Opcode::Ping, Vec::new());
+            self.timer.as_mut().reset(now + self.rules.timeouts.ping);
+            // The ping is written at the next step; the client's socket may not wake us for it.
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let write = self.rules.timeouts.write;
+        let stalls = [self.up.stalled, self.down.stalled];
+        let stall = stalls.into_iter().flatten().map(|since| since + write).min();
+        let silence = match (self.rules.idle, self.up.stalled) {
+            // While the broker takes nothing the client is not read: its silence is ours.
+            (Some(idle), Some(since)) => since + write.max(idle),
+            (Some(idle), None) => self.heard + idle,
+            (None, _) => self.heard + self.rules.timeouts.ping * (u32::from(self.pings) + 1),
+        };
+        stall.map_or(silence, |stall| stall.min(silence))
+    }
+}
+
+/// Writes at once; what the far side does not take becomes the lane's.
+fn write(lane: &mut Lane, sink: &mut Stream, written: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
+    let mut taken = 0;
+    while taken < written.len() {
+        match Pin::new(&mut *sink).poll_write(cx, &written[taken..]) {
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(count)) => taken += count,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => break,
+        }
+    }
+    lane.unflushed = sink.is_tls() && !written.is_empty();
+    if taken < written.len() {
+        lane.pending = written[taken..].to_vec();
+        lane.stalled = Some(Instant::now());
+    }
+    Ok(())
+}

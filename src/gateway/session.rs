@@ -1,0 +1,442 @@
+//! One MQTT session from the 101 to its end: CONNECT, a broker, the relay, the goodbye. Recorded once, whatever happens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Gateway;
+use super::connection::{Arrival, Counted};
+use super::outcome::{Phase, Reason, idle_limit};
+use super::relay::{Lane, Relay, Rules};
+use crate::framing::{Fault, Input, Limits, Masks, Output, Signal, Tally, Translator};
+use crate::lifecycle::Membership;
+use crate::mqtt::{self, Connack, Connect, ConnectError, PacketType, Version};
+use crate::pool::{Client, Joined, Joining, Pool};
+use crate::stream::Stream;
+use crate::telemetry::metrics::{ByOutcome, ByPool, ByVersion, Name};
+use crate::telemetry::{Counters, Direction};
+use crate::websocket::{Control, FrameReader, Opcode, Peer, close, control, data_header};
+
+/// Bytes that a client may send behind its CONNECT before the broker has answered it.
+const AHEAD: usize = 16 * 1024;
+
+/// What a session begins with.
+#[derive(Debug)]
+pub struct Start {
+    pub(super) stream: Stream,
+    /// Bytes that came behind the upgrade request.
+    pub(super) early: Vec<u8>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) host: Option<String>,
+    pub(super) arrival: Arrival,
+}
+
+/// Serves one session to its end.
+pub async fn run(start: Start, counted: Counted) {
+    let gateway = Arc::clone(&start.arrival.gateway);
+    let membership = gateway.drain.join();
+    let mut record = Box::new(Record::new(&start));
+    // CANCEL: a cut drops the session where it stands; what can be said without waiting is said.
+    let ended = tokio::select! {
+        ended = serve(start, &mut record, &membership) => ended,
+        () = gateway.drain.cut() => {
+            record.reason = Some(Reason::Cut);
+            return;
+        }
+    };
+    Box::pin(say_goodbye(ended, &mut record)).await;
+    drop(counted);
+}
+
+/// A client that is to be told how its session ended.
+struct Ended {
+    client: Stream,
+    /// To be written first.
+    pending: Vec<u8>,
+    /// No packet is half written: MQTT may say something.
+    at_packet_boundary: bool,
+    /// No frame is half written: a Close may follow.
+    at_frame_boundary: bool,
+    /// The broker, where it is to be let finish.
+    broker: Option<Stream>,
+    reason: Reason,
+}
+
+async fn serve(start: Start, record: &mut Record, membership: &Membership) -> Ended {
+    let mut relay = match Box::pin(open(start, record)).await {
+        Ok(relay) => relay,
+        Err(ended) => return *ended,
+    };
+    record.phase = Phase::Relay;
+    let reason = relay.run(membership).await;
+    record.up = relay.up.translator.tally;
+    record.down = relay.down.translator.tally;
+    let let_finish = matches!(reason, Reason::Disconnected);
+    Ended {
+        at_packet_boundary: relay.down.translator.at_boundary(),
+        at_frame_boundary: relay.down.translator.at_frame_boundary(),
+        pending: relay.down.take_pending(),
+        client: relay.client,
+        broker: let_finish.then_some(relay.broker),
+        reason,
+    }
+}
+
+/// From the 101 to a broker that took the session.
+async fn open(start: Start, record: &mut Record) -> Result<Box<Relay>, Box<Ended>> {
+    let Start { mut stream, early, pool, host, arrival } = start;
+    let limits = arrival.snapshot.limits;
+    let timeouts = arrival.snapshot.timeouts;
+    let traffic = &arrival.gateway.metrics.traffic;
+    let mut reading = Reading::new(early, limits.connect, traffic.counters(arrival.worker, Direction::Up));
+    let deadline = Instant::now() + timeouts.connect;
+    let packet = match timeout_at(deadline, reading.connect(&mut stream)).await {
+        Ok(Ok(packet)) => packet,
+        Ok(Err(reason)) => return Err(refused(stream, reason, None)),
+        Err(_) => return Err(refused(stream, Reason::ConnectTimeout, None)),
+    };
+    let connect = match Connect::read(&packet, limits.client_id) {
+        Ok(connect) => connect,
+        Err(error) => {
+            let version = mqtt::version_of(&packet);
+            return Err(refused(stream, Reason::Connect(error), version));
+        }
+    };
+    record.know(&connect);
+    if arrival.gateway.drain.is_closing() {
+        return Err(refused(stream, Reason::Draining, Some(connect.version)));
+    }
+    record.phase = Phase::Join;
+    let packet_limits = Limits {
+        packet: limits.packet as u64,
+        frame: limits.frame as u64,
+    };
+    let joining = Joining {
+        client: Client {
+            address: arrival.peer,
+            listener_port: arrival.listener.address.port(),
+            secure: stream.is_tls(),
+            host: host.as_deref(),
+        },
+        connect: &packet,
+        version: connect.version,
+        output: Output::Frames,
+        limits: packet_limits,
+        counters: traffic.counters(arrival.worker, Direction::Down),
+    };
+    let joined = {
+        let joining = pool.join(&joining, &arrival.gateway.metrics);
+        // CANCEL: `ahead` keeps what it read; an attempt at a broker that is dropped closes its connection.
+        tokio::select! {
+            joined = joining => joined.map_err(Reason::NoBroker),
+            reason = reading.ahead(&mut stream) => Err(reason),
+        }
+    };
+    let joined = match joined {
+        Ok(joined) => joined,
+        Err(reason) => return Err(refused(stream, reason, Some(connect.version))),
+    };
+    record.joined(&joined);
+    let mut up = reading.translator;
+    up.enter_session(packet_limits, joined.output, Masks::new(mask_seed()));
+    let rules = Rules {
+        version: connect.version,
+        idle: idle_limit(joined.connack.and_then(|connack| connack.server_keepalive).unwrap_or(connect.keepalive), &timeouts),
+        timeouts,
+    };
+    Ok(Box::new(Relay::new(
+        stream,
+        joined.stream,
+        Lane::new(up, Vec::new(), reading.unread),
+        Lane::new(joined.down, joined.written, joined.unread),
+        rules,
+        joined.connack,
+        (joined.seat, arrival.permit),
+    )))
+}
+
+/// The system's generator, as RFC 6455 5.3 asks; its failure would be the machine's end.
+fn mask_seed() -> u64 {
+    let mut seed = [0; 8];
+    match aws_lc_rs::rand::fill(&mut seed) {
+        Ok(()) => u64::from_ne_bytes(seed),
+        Err(_) => fastrand::u64(..),
+    }
+}
+
+/// Before CONNACK: MQTT's answer where there is one.
+fn refused(client: Stream, reason: Reason, version: Option<Version>) -> Box<Ended> {
+    let mut pending = Vec::new();
+    let connack = version.zip(reason.mqtt()).and_then(|(version, code)| Connack::refuse(version, code));
+    if let Some(packet) = connack {
+        data_header(&mut pending, Opcode::Binary, true, packet.len() as u64, None);
+        pending.extend_from_slice(&packet);
+    }
+    Box::new(Ended {
+        client,
+        pending,
+        at_packet_boundary: true,
+        at_frame_boundary: true,
+        broker: None,
+        reason,
+    })
+}
+
+/// The client's bytes until a broker has the session.
+struct Reading {
+    translator: Translator,
+    unread: Vec<u8>,
+}
+
+impl Reading {
+    fn new(early: Vec<u8>, longest: usize, counters: Counters) -> Self {
+        let limits = Limits {
+            packet: longest as u64,
+            frame: u64::MAX,
+        };
+        let input = Input::Frames(FrameReader::new(Peer::Client));
+        let mut translator = Translator::new(input, Output::Stream, limits, Masks::new(0), counters);
+        translator.watch(PacketType::Connect);
+        Self {
+            translator,
+            unread: early,
+        }
+    }
+
+    /// Reads until the first packet is whole. CONNECT may come in any framing: MQTT.js sends one byte and then the rest.
+    async fn connect(&mut self, client: &mut Stream) -> Result<Vec<u8>, Reason> {
+        let mut written = Vec::new();
+        loop {
+            let mut input = &self.unread[..];
+            let signal = self.translator.translate(&mut input, &mut written, usize::MAX);
+            let used = self.unread.len() - input.len();
+            self.unread.drain(..used);
+            let other = PacketType::ALL.iter().find(|packet_type| {
+                **packet_type != PacketType::Connect && self.translator.tally.packets[packet_type.index()] > 0
+            });
+            if let Some(other) = other {
+                return Err(Reason::Connect(ConnectError::NotConnect(*other)));
+            }
+            match signal.map_err(|fault| match fault {
+                Fault::TooLarge(_) => Reason::ConnectTooLarge,
+                Fault::Frame(violation) => Reason::Violation(violation),
+                Fault::Packet(malformed) => Reason::Malformed(malformed),
+            })? {
+                Some(Signal::Packet(_, packet)) => return Ok(packet),
+                Some(Signal::Control(Control::Close(code))) => return Err(Reason::ClientClosed(code.into())),
+                Some(Signal::Control(Control::Ping(payload))) => {
+                    let mut pong = Vec::new();
+                    control(&mut pong, Opcode::Pong, &payload, None);
+                    client.write_all(&pong).await.map_err(Reason::ClientIo)?;
+                    client.flush().await.map_err(Reason::ClientIo)?;
+                }
+                Some(Signal::Control(Control::Pong)) => {}
+                None => self.read(client).await?,
+            }
+        }
+    }
+
+    /// Reads what the client sends before its broker has answered, up to a bound; ready only when the client is gone.
+    async fn ahead(&mut self, client: &mut Stream) -> Reason {
+        while self.unread.len() < AHEAD {
+            if let Err(reason) = self.read(client).await {
+                return reason;
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn read(&mut self, client: &mut Stream) -> Result<(), Reason> {
+        match client.read_buf(&mut self.unread).await {
+            Ok(0) => Err(Reason::Vanished),
+            Ok(_) => Ok(()),
+            Err(error) => Err(Reason::ClientIo(error)),
+        }
+    }
+}
+
+/// Tells the client why, in MQTT where a packet boundary allows it and in a Close frame, then lets both sides go.
+async fn say_goodbye(ended: Ended, record: &mut Record) {
+    /// For our last bytes; for the client's answer to them.
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let Ended { mut client, mut pending, at_packet_boundary, at_frame_boundary, broker, reason } = ended;
+    if at_packet_boundary && record.phase == Phase::Relay {
+        let said = reason.mqtt().zip(record.version);
+        if let Some(packet) = said.and_then(|(code, version)| mqtt::disconnect(version, code)) {
+            data_header(&mut pending, Opcode::Binary, true, packet.len() as u64, None);
+            pending.extend_from_slice(&packet);
+        }
+    }
+    if at_frame_boundary && let Some((code, text)) = reason.close() {
+        close(&mut pending, code, text, None);
+    }
+    let heard = !matches!(reason, Reason::Vanished | Reason::ClientIo(_));
+    let answered = matches!(reason, Reason::ClientClosed(_));
+    record.finish(reason);
+    let farewell = async {
+        client.write_all(&pending).await?;
+        client.shutdown().await?;
+        // The client closes in its turn; closing first with bytes unread would reset what it has not yet read.
+        if !answered {
+            let mut rest = [0; 1024];
+            while client.read(&mut rest).await? > 0 {}
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    let farewell = async {
+        if heard && let Ok(Err(error)) = timeout(PATIENCE, farewell).await {
+            tracing::trace!(%error, "the client left before the goodbye");
+        }
+    };
+    let broker = async {
+        if let Some(broker) = broker {
+            wait_for_end(broker).await;
+        }
+    };
+    tokio::join!(farewell, broker);
+}
+
+/// A broker that was told DISCONNECT closes by itself, and so keeps the TIME_WAIT.
+async fn wait_for_end(mut broker: Stream) {
+    const PATIENCE: Duration = Duration::from_millis(500);
+    let mut rest = [0; 1024];
+    let reading = async { while matches!(broker.read(&mut rest).await, Ok(count) if count > 0) {} };
+    drop(timeout(PATIENCE, reading).await);
+}
+
+/// What is logged and counted at the end of a session. Written on drop, so that no way out is missed.
+struct Record {
+    gateway: Arc<Gateway>,
+    peer: std::net::SocketAddr,
+    listener: Name,
+    pool: Name,
+    began: Instant,
+    told: bool,
+    identities: bool,
+    version: Option<Version>,
+    client_id: String,
+    user_name: Option<String>,
+    keepalive: u16,
+    broker: Option<Name>,
+    retries: usize,
+    phase: Phase,
+    reason: Option<Reason>,
+    up: Tally,
+    down: Tally,
+}
+
+impl Record {
+    fn new(start: &Start) -> Self {
+        let arrival = &start.arrival;
+        Self {
+            gateway: Arc::clone(&arrival.gateway),
+            peer: arrival.peer,
+            listener: Arc::clone(&arrival.listener.name),
+            pool: Arc::clone(start.pool.name()),
+            began: Instant::now(),
+            told: arrival.snapshot.log.sessions,
+            identities: arrival.snapshot.log.identities,
+            version: None,
+            client_id: String::new(),
+            user_name: None,
+            keepalive: 0,
+            broker: None,
+            retries: 0,
+            phase: Phase::Connect,
+            reason: None,
+            up: Tally::default(),
+            down: Tally::default(),
+        }
+    }
+
+    fn know(&mut self, connect: &Connect<'_>) {
+        self.version = Some(connect.version);
+        self.keepalive = connect.keepalive;
+        if self.identities {
+            connect.client_id.clone_into(&mut self.client_id);
+            self.user_name = connect.user_name.map(str::to_owned);
+        }
+        let version = connect.version.name();
+        self.gateway.metrics.connects.get_or_create(&ByVersion { version }).inc();
+    }
+
+    fn joined(&mut self, joined: &Joined) {
+        self.broker = Some(Arc::clone(&joined.seat.broker().label));
+        self.retries = joined.retries;
+    }
+
+    fn finish(&mut self, reason: Reason) {
+        self.reason = Some(reason);
+    }
+
+    /// `publish=3 pingreq=1`, and the bytes of all.
+    fn packets(tally: &Tally) -> String {
+        let mut text = String::new();
+        for packet_type in PacketType::ALL {
+            let count = tally.packets[packet_type.index()];
+            if count > 0 {
+                let bytes = tally.bytes[packet_type.index()];
+                let space = if text.is_empty() { "" } else { " " };
+                text.push_str(&format!("{space}{}={count}/{bytes}", packet_type.name()));
+            }
+        }
+        text
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let reason = self.reason.take().unwrap_or(match std::thread::panicking() {
+            true => Reason::Panicked,
+            false => Reason::Cut,
+        });
+        let labels = ByOutcome {
+            who: reason.who().name(),
+            phase: self.phase.name(),
+            why: reason.why(),
+        };
+        let metrics = &self.gateway.metrics;
+        metrics.outcomes.get_or_create(&labels).inc();
+        let seconds = self.began.elapsed().as_secs_f64();
+        if self.broker.is_some() {
+            let pool = ByPool { pool: Arc::clone(&self.pool) };
+            metrics.session_seconds.get_or_create(&pool).observe(seconds);
+        }
+        if !self.told {
+            return;
+        }
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "tidegate::session",
+                    client = %self.peer,
+                    // Debug escapes control characters: a client id must not write log lines of its own.
+                    id = ?self.client_id,
+                    user = ?self.user_name.as_deref().unwrap_or(""),
+                    version = self.version.map_or("", Version::name),
+                    keepalive = self.keepalive,
+                    listener = &*self.listener,
+                    pool = &*self.pool,
+                    broker = self.broker.as_deref().unwrap_or(""),
+                    retries = self.retries,
+                    seconds = format_args!("{seconds:.3}"),
+                    up = %Self::packets(&self.up),
+                    down = %Self::packets(&self.down),
+                    up_bytes = self.up.bytes.iter().sum::<u64>(),
+                    down_bytes = self.down.bytes.iter().sum::<u64>(),
+                    who = labels.who,
+                    phase = labels.phase,
+                    why = labels.why,
+                    "{reason}"
+                )
+            };
+        }
+        match reason.level() {
+            tracing::Level::ERROR => line!(error),
+            tracing::Level::WARN => line!(warn),
+            _ => line!(info),
+        }
+    }
+}
