@@ -1,1 +1,10 @@
+//! The integration tests: one binary, one module per behaviour.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on should fail where it stands"
+)]
 
+mod configuration;
+mod configuration_mistakes;
+mod examples;
