@@ -234,7 +234,9 @@ fn scalar(word: &str) -> String {
         && word.bytes().all(plain);
     let misread = ["true", "false", "null", "yes", "no", "on", "y", "n"]
         .contains(&word.to_ascii_lowercase().as_str());
-    if wordlike && !misread {
+    let measured =
+        word.parse::<Span>().is_ok() || word.ends_with('B') && word.parse::<Size>().is_ok();
+    if measured || wordlike && !misread {
         return word.to_owned();
     }
     Value::String(word.replace("${", "$${")).to_string()
