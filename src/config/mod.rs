@@ -1,7 +1,163 @@
 //! YAML → checked values. Opens the configuration file and the `${file:…}` secrets it names, nothing else; no sockets.
+//!
+//! Every mistake of a file is reported in one run: `tree` reads, `expand` fills in variables, `structure` compares
+//! with the schema of the `raw` types, `check` makes the `model` that the program works with.
+//! Relative paths in the file are relative to the working directory of the process.
 
 pub mod model;
 pub mod problem;
+pub mod reference;
+mod print;
+mod tree;
+mod expand;
+mod structure;
+mod leaf;
+mod schema;
+mod suggest;
+mod raw;
+mod raw_admin;
+mod raw_bounds;
+mod scalar;
+pub mod values;
+mod names;
+mod broker_url;
+mod check;
+mod check_pools;
+mod check_bounds;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 pub use model::Config;
+pub use print::print;
 pub use problem::{Place, Problem, Problems};
+
+use check::{Findings, check};
+use structure::Structure;
+
+/// A configuration that may be used.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    /// Suspicious, but possible.
+    pub warnings: Vec<Problem>,
+    pub source: Source,
+}
+
+/// The text that a configuration came from: what a `Place` points into.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub file: PathBuf,
+    pub text: String,
+}
+
+impl Source {
+    /// Problems found by whoever used the configuration, shown as its own are. `None` where there are none.
+    pub fn problems(&self, mut list: Vec<Problem>) -> Option<Problems> {
+        list.sort_by_key(|problem| (problem.place.line, problem.place.column));
+        (!list.is_empty()).then(|| Problems {
+            file: self.file.clone(),
+            text: self.text.clone(),
+            list,
+        })
+    }
+}
+
+/// Reads and checks a file. Blocks; for start-up and reload.
+pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    let text = std::fs::read_to_string(path).map_err(|error| Problems {
+        file: path.to_owned(),
+        text: String::new(),
+        list: vec![Problem::new(
+            &Place::default(),
+            format!("cannot be read: {error}"),
+        )],
+    })?;
+    parse(path, &text)
+}
+
+/// Checks a text with the variables of the process; `file_name` is for messages alone.
+pub fn parse(file_name: &Path, text: &str) -> Result<Loaded, Problems> {
+    parse_with(file_name, text, &|name| std::env::var(name).ok())
+}
+
+/// Checks a text with the given variables.
+pub fn parse_with(
+    file_name: &Path,
+    text: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, Problems> {
+    let source = Source {
+        file: file_name.to_owned(),
+        text: text.to_owned(),
+    };
+    let (config, problems, warnings) = examine(text, environment);
+    match (source.problems(problems), config) {
+        (Some(problems), _) => Err(problems),
+        (None, Some(config)) => Ok(Loaded {
+            config,
+            warnings,
+            source,
+        }),
+        (None, None) => Err(Problems {
+            file: source.file,
+            text: source.text,
+            list: vec![Problem::new(&Place::default(), "cannot be understood")],
+        }),
+    }
+}
+
+fn examine(
+    text: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> (Option<Config>, Vec<Problem>, Vec<Problem>) {
+    let mut tree = match tree::read(text) {
+        Ok(tree) => tree,
+        Err(problem) => return (None, vec![problem], Vec::new()),
+    };
+    let mut problems = Vec::new();
+    expand::expand(&mut tree, "", environment, &mut problems);
+    let schema = schema();
+    let mut structure = structure::walk(&tree, &schema);
+    problems.append(&mut structure.problems);
+    let (config, findings) = fit(&structure, &problems);
+    problems.extend(findings.problems);
+    (config, problems, findings.warnings)
+}
+
+/// The checks behind the structure. Where that has problems, only those that are not their consequence are kept.
+fn fit<'a>(structure: &'a Structure, problems: &[Problem]) -> (Option<Config>, Findings<'a>) {
+    let mut findings = Findings {
+        places: &structure.places,
+        problems: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let Some(value) = &structure.value else {
+        return (None, findings);
+    };
+    match serde_json::from_value(value.clone()) {
+        Ok(raw) => {
+            let config = check(raw, &mut findings);
+            findings
+                .problems
+                .retain(|problem| !structure.concerns(problem));
+            (Some(config), findings)
+        }
+        Err(error) => {
+            if problems.is_empty() {
+                findings
+                    .problems
+                    .push(Problem::new(&Place::default(), error.to_string()));
+            }
+            (None, findings)
+        }
+    }
+}
+
+/// The JSON Schema of the file, for editors and for `reference`.
+pub fn schema() -> Value {
+    let mut schema = schemars::schema_for!(raw::Config).to_value();
+    schema["title"] = "Tidegate configuration".into();
+    schema
+}

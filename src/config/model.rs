@@ -8,6 +8,9 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::problem::Place;
 
 /// One configuration file, checked.
@@ -130,6 +133,8 @@ pub struct Redirect {
 #[derive(Debug, Clone)]
 pub struct Pool {
     pub name: String,
+    /// Whose defaults were applied. They are all in the other fields: nothing else depends on it.
+    pub kind: BrokerKind,
     pub balance: Balance,
     /// At least one, at least one of them with a weight above 0.
     pub brokers: Vec<Broker>,
@@ -139,6 +144,21 @@ pub struct Pool {
     pub host: HostHeader,
     pub forwarded: Forwarded,
     pub place: Place,
+}
+
+/// What the brokers of a pool are: a row of defaults, nothing else.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BrokerKind {
+    #[default]
+    Generic,
+    Emqx,
+    Mosquitto,
+    Vernemq,
+    Rabbitmq,
+    Hivemq,
+    Nanomq,
+    Artemis,
 }
 
 /// How the broker of a new session is chosen.
@@ -297,7 +317,8 @@ pub struct Log {
     pub identities: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     Text,
     Json,

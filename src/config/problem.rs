@@ -81,7 +81,7 @@ impl Problems {
         if let Some(source) = source {
             let gutter = line.to_string().len();
             writeln!(out, "{:gutter$} |", "")?;
-            writeln!(out, "{line} | {}", source.replace('\t', " "))?;
+            writeln!(out, "{line} | {}", redact(&source.replace('\t', " ")))?;
             writeln!(out, "{:gutter$} | {:>column$}", "", "^")?;
         }
         if let Some(help) = &problem.help {
@@ -89,4 +89,22 @@ impl Problems {
         }
         Ok(())
     }
+}
+
+/// SECURITY: hides the user name and password of every URL, character by character, so that a caret stays in place.
+/// Searches past `/`: a password may hold one.
+pub(super) fn redact(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, from) = rest.split_at(at + 3);
+        let end = from.find(|letter: char| letter.is_whitespace() || "\"'`".contains(letter));
+        let authority = &from[..end.unwrap_or(from.len())];
+        let credentials = authority.rfind('@').unwrap_or(0);
+        shown.push_str(before);
+        shown.extend(from[..credentials].chars().map(|_letter| '*'));
+        rest = &from[credentials..];
+    }
+    shown.push_str(rest);
+    shown
 }

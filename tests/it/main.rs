@@ -1,5 +1,13 @@
-//! The integration tests, one binary: each module states the rules of one behaviour.
-#![expect(clippy::unwrap_used, reason = "tests")]
+//! The integration tests: one binary, one module per behaviour.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on should fail where it stands"
+)]
+
+mod configuration;
+mod configuration_mistakes;
+mod examples;
 mod static_files;
 mod tls_files;

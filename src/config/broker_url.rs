@@ -1,0 +1,149 @@
+//! A broker's URL: `ws://`, `wss://`, `mqtt://` or `mqtts://`. Carries no credentials: those travel in CONNECT.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use super::model::Transport;
+use super::values::Fault;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerUrl {
+    /// As written.
+    pub text: String,
+    pub transport: Transport,
+    /// Without brackets.
+    pub host: String,
+    pub port: u16,
+    /// Path and query; `None` where the URL names none.
+    pub path: Option<String>,
+}
+
+impl FromStr for BrokerUrl {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        let (transport, rest) = scheme(text)?;
+        if !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Fault::new("has a character that a URL cannot carry")
+                .help("percent-encode it: `%20` for a space"));
+        }
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        if authority.contains('@') {
+            return Err(Fault::new("carries credentials").help(
+                "remove them: each client's CONNECT carries its own user name and password",
+            ));
+        }
+        let (host, port) = host_and_port(authority)?;
+        Ok(Self {
+            text: text.to_owned(),
+            transport,
+            host,
+            port: port.unwrap_or(match transport {
+                Transport::Ws => 80,
+                Transport::Wss => 443,
+                Transport::Mqtt => 1883,
+                Transport::Mqtts => 8883,
+            }),
+            path: path_of(transport, path)?,
+        })
+    }
+}
+
+fn scheme(text: &str) -> Result<(Transport, &str), Fault> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        let shown = if text.contains(' ') {
+            "10.0.0.1:8083"
+        } else {
+            text
+        };
+        return Err(Fault::new("has no scheme").help(format!(
+            "write `ws://{shown}` for WebSocket or `mqtt://{shown}` for MQTT over TCP"
+        )));
+    };
+    let meant = match scheme.to_ascii_lowercase().as_str() {
+        "ws" => return Ok((Transport::Ws, rest)),
+        "wss" => return Ok((Transport::Wss, rest)),
+        "mqtt" => return Ok((Transport::Mqtt, rest)),
+        "mqtts" => return Ok((Transport::Mqtts, rest)),
+        "http" => "ws",
+        "https" => "wss",
+        "tcp" => "mqtt",
+        "ssl" | "tls" | "tcps" | "mqtt+ssl" => "mqtts",
+        _ => return Err(Fault::new("has an unknown scheme").help("allowed: ws, wss, mqtt, mqtts")),
+    };
+    Err(
+        Fault::new(format!("has the scheme `{scheme}`")).help(format!(
+            "did you mean `{meant}://`? allowed: ws, wss, mqtt, mqtts"
+        )),
+    )
+}
+
+fn host_and_port(authority: &str) -> Result<(String, Option<u16>), Fault> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, behind) = rest
+                .split_once(']')
+                .ok_or_else(|| Fault::new("has an unclosed `[`"))?;
+            host.parse::<Ipv6Addr>()
+                .map_err(|_error| Fault::new("has no IPv6 address between the brackets"))?;
+            let port = match behind {
+                "" => None,
+                _ => Some(
+                    behind
+                        .strip_prefix(':')
+                        .ok_or_else(|| Fault::new("has something other than a port behind `]`"))?,
+                ),
+            };
+            (host, port)
+        }
+        None => match authority.split_once(':') {
+            Some((_, port)) if port.contains(':') => {
+                return Err(Fault::new("has an IPv6 address without brackets")
+                    .help("write `ws://[2001:db8::1]:8083/mqtt`"));
+            }
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+    if host.is_empty() || host.len() > 253 || !host.bytes().all(known) {
+        return Err(Fault::new("names no host")
+            .help("write `ws://10.0.0.1:8083/mqtt` or `ws://emqx.internal:8083/mqtt`"));
+    }
+    let port = match port {
+        None => None,
+        Some(port) => match port.parse::<u16>() {
+            Ok(port) if port > 0 => Some(port),
+            Ok(_) | Err(_) => {
+                return Err(Fault::new("has a bad port").help("a port is a number from 1 to 65535"));
+            }
+        },
+    };
+    Ok((host.to_ascii_lowercase(), port))
+}
+
+fn path_of(transport: Transport, path: &str) -> Result<Option<String>, Fault> {
+    if path.contains('#') {
+        return Err(Fault::new("has a fragment").help("remove `#` and what stands behind it"));
+    }
+    if !transport.is_websocket() {
+        return match path {
+            "" | "/" => Ok(None),
+            _ => Err(Fault::new("has a path")
+                .help("MQTT over TCP knows no paths: remove it, or use `ws://` or `wss://`")),
+        };
+    }
+    Ok(match path {
+        "" => None,
+        _ if path.starts_with('?') => Some(format!("/{path}")),
+        _ => Some(path.to_owned()),
+    })
+}
+
+impl fmt::Display for BrokerUrl {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.text)
+    }
+}

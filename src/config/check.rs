@@ -1,0 +1,310 @@
+//! Raw → model: defaults that depend on other keys, and everything that must fit together.
+//!
+//! Collects every problem. A problem is for what can never work; what is merely suspicious becomes a warning.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
+
+use super::check_bounds::{drain, limits, timeouts};
+use super::check_pools::pools;
+use super::model::{
+    Action, Admin, CertificateFiles, Config, Listener, Log, Redirect, Route, Site, Speaks,
+    TlsPolicy, TlsVersion,
+};
+use super::problem::Problem;
+use super::raw;
+use super::raw_admin;
+use super::structure::Places;
+use super::suggest::closest;
+use super::values::Count;
+
+/// What the checks write to.
+pub(super) struct Findings<'a> {
+    pub places: &'a Places,
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<Problem>,
+}
+
+impl Findings<'_> {
+    pub(super) fn problem(
+        &mut self,
+        key: &str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.problems
+            .push(Problem::new(&self.places.of(key), message).help(help));
+    }
+
+    pub(super) fn warning(
+        &mut self,
+        key: &str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.warnings
+            .push(Problem::new(&self.places.of(key), message).help(help));
+    }
+
+    /// Where a key stands, for messages about two of them.
+    pub(super) fn line(&self, key: &str) -> usize {
+        self.places.of(key).line
+    }
+}
+
+/// Checks the whole file. The result is to be used only where no problem was found.
+pub(super) fn check(raw: raw::Config, findings: &mut Findings<'_>) -> Config {
+    let listeners = listeners(raw.listeners, findings);
+    let admin = admin(raw.admin, &listeners, findings);
+    let certificates = certificates(raw.certificates, &listeners, findings);
+    let pools = pools(raw.pools, findings);
+    let names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
+    let routes = routes(raw.routes, &names, findings);
+    Config {
+        listeners,
+        admin,
+        certificates,
+        tls: TlsPolicy {
+            minimum: match raw.tls.minimum {
+                raw::TlsVersion::Tls12 => TlsVersion::Tls12,
+                raw::TlsVersion::Tls13 => TlsVersion::Tls13,
+            },
+        },
+        routes,
+        pools,
+        limits: limits(&raw.limits, findings),
+        timeouts: timeouts(&raw.timeouts, findings),
+        drain: drain(&raw.drain, findings),
+        log: Log {
+            level: raw.log.level.0,
+            format: raw.log.format,
+            sessions: raw.log.sessions,
+            identities: raw.log.identities,
+        },
+        workers: match raw.workers {
+            Count::Exactly(count) => NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN),
+            Count::Auto => available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        },
+    }
+}
+
+fn listeners(raw: Vec<raw::Listener>, findings: &mut Findings<'_>) -> Vec<Listener> {
+    let mut addresses = BTreeMap::new();
+    let mut names = BTreeMap::new();
+    let mut listeners = Vec::with_capacity(raw.len());
+    for (index, listener) in raw.into_iter().enumerate() {
+        let key = format!("listeners[{index}]");
+        let address = listener.address.0;
+        let place = findings.places.of(&format!("{key}.address"));
+        // Port 0 asks for any free port: two of them never clash.
+        let taken = addresses
+            .insert(address, place.line)
+            .filter(|_| address.port() != 0);
+        if let Some(line) = taken {
+            findings.problem(
+                &place.key,
+                format!("`{address}` is already taken in line {line}"),
+                "each address can be listened on once",
+            );
+        }
+        let name = listener
+            .name
+            .map_or_else(|| address.to_string(), |name| name.0);
+        if let Some(line) = names
+            .insert(name.clone(), place.line)
+            .filter(|_| taken.is_none() && address.port() != 0)
+        {
+            findings.problem(
+                &format!("{key}.name"),
+                format!("`{name}` already names the listener of line {line}"),
+                "give each its own name",
+            );
+        }
+        listeners.push(Listener {
+            address,
+            name,
+            speaks: match listener.plain {
+                None => Speaks::Tls,
+                Some(raw::Plain::Routes) => Speaks::Plain,
+                Some(raw::Plain::Redirect) => Speaks::PlainRedirect,
+            },
+            place,
+        });
+    }
+    listeners
+}
+
+fn admin(
+    raw: raw_admin::Admin,
+    listeners: &[Listener],
+    findings: &mut Findings<'_>,
+) -> Option<Admin> {
+    let raw_admin::Admin::At(admin) = raw else {
+        return None;
+    };
+    let address = admin.address.0;
+    let taken = listeners
+        .iter()
+        .find(|listener| listener.address == address && address.port() != 0);
+    if let Some(listener) = taken {
+        let line = listener.place.line;
+        findings.problem(
+            "admin.address",
+            format!("`{address}` is already taken in line {line}"),
+            "health and metrics need an address of their own",
+        );
+    }
+    Some(Admin {
+        address,
+        place: findings.places.of("admin.address"),
+    })
+}
+
+fn certificates(
+    raw: Vec<raw::Certificate>,
+    listeners: &[Listener],
+    findings: &mut Findings<'_>,
+) -> Vec<CertificateFiles> {
+    let tls = listeners
+        .iter()
+        .find(|listener| listener.speaks == Speaks::Tls);
+    match (tls, raw.first()) {
+        (Some(listener), None) => findings.problem(
+            &listener.place.key,
+            "speaks TLS, but there are no `certificates`",
+            "add `certificates` with `chain` and `key`, or `plain: routes` where something in front ends TLS",
+        ),
+        (None, Some(_)) => findings.warning("certificates", "not used: no listener speaks TLS", "remove `plain` from a listener"),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    let files = raw.into_iter().enumerate().map(|(index, files)| {
+        let key = format!("certificates[{index}]");
+        CertificateFiles {
+            chain: files.chain.0.into(),
+            chain_place: findings.places.of(&format!("{key}.chain")),
+            key: files.key.0.into(),
+            key_place: findings.places.of(&format!("{key}.key")),
+        }
+    });
+    files.collect()
+}
+
+fn routes(raw: Vec<raw::Route>, pools: &[&str], findings: &mut Findings<'_>) -> Vec<Route> {
+    let mut known = BTreeMap::new();
+    let mut used = vec![false; pools.len()];
+    let mut routes = Vec::with_capacity(raw.len());
+    for (index, route) in raw.into_iter().enumerate() {
+        let key = format!("routes[{index}]");
+        let place = findings.places.of(&key);
+        let host = route.host.map(|host| host.0);
+        let path = route.path.0;
+        if let Some(line) = known.insert((host.clone(), path.clone()), place.line) {
+            let shown = format!("{}{path}", host.as_deref().unwrap_or_default());
+            findings.problem(
+                &key,
+                format!("`{shown}` already has a route in line {line}"),
+                "each host and path can have one route",
+            );
+        }
+        let action = match (route.pool, route.site, route.redirect) {
+            (Some(name), None, None) => find_pool(&name.0, pools, &key, findings)
+                .inspect(|pool| used[*pool] = true)
+                .map(Action::Pool),
+            (None, Some(site), None) => Some(Action::Site(self::site(site, &key, findings))),
+            (None, None, Some(redirect)) => {
+                Some(Action::Redirect(self::redirect(redirect, &key, findings)))
+            }
+            (None, None, None) => {
+                findings.problem(
+                    &key,
+                    "does nothing",
+                    "give it one of `pool`, `site` or `redirect`",
+                );
+                None
+            }
+            _several => {
+                findings.problem(
+                    &key,
+                    "has more than one of `pool`, `site` and `redirect`",
+                    "keep one; a second route can have the other",
+                );
+                None
+            }
+        };
+        if let Some(action) = action {
+            routes.push(Route {
+                host,
+                path,
+                action,
+                place,
+            });
+        }
+    }
+    for (pool, _) in pools.iter().zip(used).filter(|(_, used)| !used) {
+        findings.warning(
+            &format!("pools.{pool}"),
+            "not used by any route",
+            format!("add a route with `pool: {pool}`"),
+        );
+    }
+    routes
+}
+
+fn find_pool(name: &str, pools: &[&str], key: &str, findings: &mut Findings<'_>) -> Option<usize> {
+    let found = pools.iter().position(|pool| *pool == name);
+    if found.is_none() {
+        let help = match closest(name, pools.iter().copied()) {
+            _ if pools.is_empty() => "add it below `pools`".to_owned(),
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("there are: {}", pools.join(", ")),
+        };
+        findings.problem(
+            &format!("{key}.pool"),
+            format!("there is no pool `{name}`"),
+            help,
+        );
+    }
+    found
+}
+
+fn site(raw: raw::Site, key: &str, findings: &mut Findings<'_>) -> Site {
+    if raw.index.0.contains('/') {
+        findings.problem(
+            &format!("{key}.site.index"),
+            format!("`{}` is not a file name", raw.index.0),
+            "the same name is looked for in every folder: `index.html`",
+        );
+    }
+    if raw.fallback.is_some() && raw.not_found.is_some() {
+        let help = "keep `fallback` for a single-page application, `not_found` for a site of pages";
+        findings.problem(
+            &format!("{key}.site.not_found"),
+            "can never be served beside `fallback`",
+            help,
+        );
+    }
+    Site {
+        root: raw.root.0.into(),
+        root_place: findings.places.of(&format!("{key}.site.root")),
+        index: raw.index.0,
+        fallback: raw.fallback.map(|file| file.0),
+        not_found: raw.not_found.map(|file| file.0),
+        dot_files: raw.dot_files,
+        cache_control: raw.cache_control.map(|value| value.0),
+    }
+}
+
+fn redirect(raw: raw::Redirect, key: &str, findings: &mut Findings<'_>) -> Redirect {
+    if ![301, 302, 303, 307, 308].contains(&raw.status) {
+        findings.problem(
+            &format!("{key}.redirect.status"),
+            format!("`{}` does not redirect", raw.status),
+            "allowed: 301, 302, 303, 307, 308",
+        );
+    }
+    Redirect {
+        to: raw.to.0,
+        status: raw.status,
+    }
+}

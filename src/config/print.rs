@@ -1,0 +1,243 @@
+//! The effective configuration as YAML: every default written out. Reading it again gives the same configuration.
+
+use serde_json::{Map, Value, json};
+
+use super::model::{
+    Action, Balance, Config, ForwardedPort, HostHeader, Listener, Pool, Route, Speaks, TlsVersion,
+    Trust,
+};
+use super::values::{Size, Span};
+
+/// The whole configuration. Holds no secrets: the file has no key for one.
+pub fn print(config: &Config) -> String {
+    let mut text = String::new();
+    write_map(&mut text, &whole(config), 0);
+    text
+}
+
+fn whole(config: &Config) -> Map<String, Value> {
+    let certificates = config
+        .certificates
+        .iter()
+        .map(|files| json!({ "chain": files.chain, "key": files.key }));
+    let pools = config
+        .pools
+        .iter()
+        .map(|pool| (pool.name.clone(), self::pool(pool)));
+    let log = &config.log;
+    let fields = [
+        ("listeners", config.listeners.iter().map(listener).collect()),
+        (
+            "admin",
+            config
+                .admin
+                .as_ref()
+                .map_or(json!("off"), |admin| json!({ "address": admin.address })),
+        ),
+        ("certificates", certificates.collect()),
+        (
+            "tls",
+            json!({ "minimum": match config.tls.minimum { TlsVersion::Tls12 => "1.2", TlsVersion::Tls13 => "1.3" } }),
+        ),
+        (
+            "routes",
+            config
+                .routes
+                .iter()
+                .map(|route| self::route(route, config))
+                .collect(),
+        ),
+        ("pools", Value::Object(pools.collect())),
+        ("limits", limits(config)),
+        ("timeouts", timeouts(config)),
+        ("drain", drain(config)),
+        (
+            "log",
+            json!({
+                "level": log.level,
+                "format": log.format,
+                "sessions": log.sessions,
+                "identities": log.identities,
+            }),
+        ),
+        ("workers", json!(config.workers)),
+    ];
+    fields
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+fn limits(config: &Config) -> Value {
+    let limits = &config.limits;
+    json!({
+        "connections": limits.connections,
+        "handshakes": limits.handshakes,
+        "request_head": Size(limits.request_head).to_string(),
+        "connect": Size(limits.connect).to_string(),
+        "packet": Size(limits.packet).to_string(),
+        "frame": Size(limits.frame).to_string(),
+        "client_id": Size(limits.client_id).to_string(),
+    })
+}
+
+fn timeouts(config: &Config) -> Value {
+    let timeouts = &config.timeouts;
+    json!({
+        "tls": Span(timeouts.tls).to_string(),
+        "request": Span(timeouts.request).to_string(),
+        "connect": Span(timeouts.connect).to_string(),
+        "broker_connect": Span(timeouts.broker_connect).to_string(),
+        "connack": Span(timeouts.connack).to_string(),
+        "join": Span(timeouts.join).to_string(),
+        "idle_margin": Span(timeouts.idle_margin).to_string(),
+        "ping": Span(timeouts.ping).to_string(),
+        "write": Span(timeouts.write).to_string(),
+    })
+}
+
+fn drain(config: &Config) -> Value {
+    let drain = &config.drain;
+    json!({
+        "announce": Span(drain.announce).to_string(),
+        "rate": drain.rate,
+        "max": Span(drain.max).to_string(),
+    })
+}
+
+fn listener(listener: &Listener) -> Value {
+    let plain = match listener.speaks {
+        Speaks::Tls => None,
+        Speaks::Plain => Some("routes"),
+        Speaks::PlainRedirect => Some("redirect"),
+    };
+    json!({ "address": listener.address, "name": listener.name, "plain": plain })
+}
+
+fn route(route: &Route, config: &Config) -> Value {
+    let mut value = json!({ "host": route.host, "path": route.path });
+    match &route.action {
+        Action::Pool(index) => {
+            value["pool"] = config
+                .pools
+                .get(*index)
+                .map(|pool| pool.name.as_str())
+                .into()
+        }
+        Action::Site(site) => {
+            value["site"] = json!({
+                "root": site.root,
+                "index": site.index,
+                "fallback": site.fallback,
+                "not_found": site.not_found,
+                "dot_files": site.dot_files,
+                "cache_control": site.cache_control,
+            });
+        }
+        Action::Redirect(redirect) => {
+            value["redirect"] = json!({ "to": redirect.to, "status": redirect.status })
+        }
+    }
+    value
+}
+
+fn pool(pool: &Pool) -> Value {
+    let brokers = pool
+        .brokers
+        .iter()
+        .map(|broker| json!({ "url": broker.url, "weight": broker.weight }));
+    let host = match &pool.host {
+        HostHeader::Broker => "broker",
+        HostHeader::Client => "client",
+        HostHeader::Fixed(value) => value,
+    };
+    let port = match pool.forwarded.port {
+        ForwardedPort::Listener => "listener",
+        ForwardedPort::Client => "client",
+    };
+    let ca = match &pool.tls.trust {
+        Trust::Ca(file) => Some(file),
+        Trust::System | Trust::Anyone => None,
+    };
+    json!({
+        "kind": pool.kind,
+        "balance": match pool.balance { Balance::RoundRobin => "round_robin" },
+        "host": host,
+        "subprotocol": pool.subprotocol,
+        "forwarded": { "enabled": pool.forwarded.enabled, "port": port },
+        "tls": {
+            "ca": ca,
+            "verify": pool.tls.trust != Trust::Anyone,
+            "server_name": pool.tls.server_name,
+        },
+        "brokers": brokers.collect::<Value>(),
+    })
+}
+
+fn write_map(text: &mut String, map: &Map<String, Value>, depth: usize) {
+    for (name, value) in map.iter().filter(|(_, value)| !value.is_null()) {
+        indent(text, depth);
+        text.push_str(&scalar(name));
+        text.push(':');
+        write_value(text, value, depth);
+    }
+}
+
+/// What stands behind `key:` or `-`, with its line end.
+fn write_value(text: &mut String, value: &Value, depth: usize) {
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            text.push('\n');
+            write_map(text, map, depth + 1);
+        }
+        Value::Array(list) if !list.is_empty() => {
+            text.push('\n');
+            for item in list {
+                write_item(text, item, depth + 1);
+            }
+        }
+        Value::Object(_) => text.push_str(" {}\n"),
+        Value::Array(_) => text.push_str(" []\n"),
+        Value::String(word) => line(text, &scalar(word)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => line(text, &value.to_string()),
+    }
+}
+
+/// `- key: value`, its further keys below the first.
+fn write_item(text: &mut String, item: &Value, depth: usize) {
+    let mut block = String::new();
+    match item {
+        Value::Object(map) => write_map(&mut block, map, depth + 1),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            write_value(&mut block, item, depth)
+        }
+    }
+    indent(text, depth);
+    text.push_str("- ");
+    text.push_str(block.trim_start());
+}
+
+fn line(text: &mut String, value: &str) {
+    text.push(' ');
+    text.push_str(value);
+    text.push('\n');
+}
+
+fn indent(text: &mut String, depth: usize) {
+    text.extend(std::iter::repeat_n("  ", depth));
+}
+
+/// Bare where nothing can be misread, else in quotes as JSON writes them, which is YAML too.
+fn scalar(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte);
+    let wordlike = word.starts_with(|first: char| first.is_ascii_alphabetic() || first == '/')
+        && word.bytes().all(plain);
+    let misread = ["true", "false", "null", "yes", "no", "on", "y", "n"]
+        .contains(&word.to_ascii_lowercase().as_str());
+    let measured =
+        word.parse::<Span>().is_ok() || word.ends_with('B') && word.parse::<Size>().is_ok();
+    if measured || wordlike && !misread {
+        return word.to_owned();
+    }
+    Value::String(word.replace("${", "$${")).to_string()
+}

@@ -1,0 +1,292 @@
+//! What the file may say: every key with its default. The doc comments here are the reference that operators read.
+//!
+//! No logic: values read themselves (`values`, `names`, `broker_url`), `check` decides whether they fit together.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::broker_url::BrokerUrl;
+use super::model::BrokerKind;
+use super::names::{
+    Address, FilePath, HeaderValue, HostPattern, Label, RedirectTarget, RoutePath, ServerName,
+    SitePath, Token,
+};
+use super::raw_admin::Admin;
+use super::raw_bounds::{Drain, Limits, Log, Timeouts};
+use super::values::Count;
+
+/// The configuration file.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    /// Where clients connect. At least one.
+    #[schemars(length(min = 1))]
+    pub listeners: Vec<Listener>,
+    /// Health, metrics and status for the operator; `off` for none. Never public: it has no authentication.
+    #[serde(default)]
+    pub admin: Admin,
+    /// Certificates shown to clients, chosen by the server name that the client asks for. The names are read from
+    /// the certificates; the first one is shown to clients that name none. Needed by every listener without `plain`.
+    #[serde(default)]
+    pub certificates: Vec<Certificate>,
+    /// TLS towards clients.
+    #[serde(default)]
+    pub tls: Tls,
+    /// Where requests go: the most exact host wins, then the longest path. The order of the file means nothing.
+    #[schemars(length(min = 1))]
+    pub routes: Vec<Route>,
+    /// Sets of brokers by name, referred to by `routes[].pool`.
+    #[serde(default)]
+    pub pools: BTreeMap<String, Pool>,
+    /// Bounds on what clients may take. Sizes: `64KiB`, `16MiB`, `64kB`, or bytes without a unit.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How long anything may wait. Durations: `500ms`, `10s`, `5m`, `1h30m`; never 0 but for `idle_margin`.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// How sessions are ended on shutdown.
+    #[serde(default)]
+    pub drain: Drain,
+    /// What is logged, to standard error.
+    #[serde(default)]
+    pub log: Log,
+    /// Threads that carry client traffic; `auto` is one per processor.
+    #[serde(default = "auto")]
+    pub workers: Count,
+}
+
+fn auto() -> Count {
+    Count::Auto
+}
+
+/// One listening address.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listener {
+    /// IP address and port. `[::]` takes IPv4 and IPv6; it needs quotes, as every value that begins with `[`.
+    pub address: Address,
+    /// Label in logs and metrics; the address unless set.
+    pub name: Option<Label>,
+    /// Without TLS; a listener without this key speaks TLS.
+    pub plain: Option<Plain>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Plain {
+    /// Every request is sent to https.
+    Redirect,
+    /// The routes are served without TLS: behind a load balancer that ends it, or on a private network.
+    Routes,
+}
+
+/// A certificate chain and its private key.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Certificate {
+    /// PEM file: the certificate, then every intermediate.
+    pub chain: FilePath,
+    /// PEM file: the private key. May be the same file as `chain`.
+    pub key: FilePath,
+}
+
+/// TLS towards clients.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Tls {
+    /// The oldest version accepted. Quote it.
+    pub minimum: TlsVersion,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            minimum: TlsVersion::Tls12,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+pub(super) enum TlsVersion {
+    #[serde(rename = "1.2")]
+    Tls12,
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// Where requests for one host and path go. Exactly one of `pool`, `site` and `redirect`.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    /// `example.com`, or `*.example.com` for one label; any host unless set.
+    pub host: Option<HostPattern>,
+    /// Path prefix: `/mqtt` covers `/mqtt` and `/mqtt/…`, not `/mqttx`.
+    #[serde(default = "root_path")]
+    pub path: RoutePath,
+    /// Name of a pool: WebSocket upgrades become MQTT sessions with one of its brokers.
+    pub pool: Option<Label>,
+    /// Static files.
+    pub site: Option<Site>,
+    /// Sends the client elsewhere.
+    pub redirect: Option<Redirect>,
+}
+
+fn root_path() -> RoutePath {
+    RoutePath("/".to_owned())
+}
+
+/// Static files.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Site {
+    /// Folder that holds the files.
+    pub root: FilePath,
+    /// File served for a folder.
+    #[serde(default = "index_html")]
+    pub index: SitePath,
+    /// File below `root` served with status 200 where no file is found: for single-page applications.
+    pub fallback: Option<SitePath>,
+    /// File below `root` served with status 404 where no file is found.
+    pub not_found: Option<SitePath>,
+    /// Serve names that begin with a dot. `/.well-known/` is always served.
+    #[serde(default)]
+    pub dot_files: bool,
+    /// Value of the `Cache-Control` header of every file; none is sent unless set.
+    pub cache_control: Option<HeaderValue>,
+}
+
+fn index_html() -> SitePath {
+    SitePath("index.html".to_owned())
+}
+
+/// An answer that sends the client elsewhere.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Redirect {
+    /// Absolute URL or absolute path. `{host}`, `{path}` and `{query}` stand for the request's own.
+    pub to: RedirectTarget,
+    /// Status of the answer: 301, 302, 303, 307 or 308.
+    #[serde(default = "moved_permanently")]
+    pub status: u16,
+}
+
+fn moved_permanently() -> u16 {
+    308
+}
+
+/// A weighted set of brokers.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pool {
+    /// What the brokers are: a row of defaults for the path of their URLs (`/ws` for `rabbitmq`, `/mqtt` for all
+    /// others) and for `forwarded.port`. Each can be set by itself.
+    #[serde(default)]
+    pub kind: BrokerKind,
+    /// How the broker of a new session is chosen.
+    #[serde(default)]
+    pub balance: Balance,
+    /// `Host` header sent to ws and wss brokers: `broker` for the broker's own, `client` for what the client sent, or
+    /// a value of your own.
+    #[serde(default = "host_of_broker")]
+    pub host: HeaderValue,
+    /// `Sec-WebSocket-Protocol` sent to ws and wss brokers, whatever the client offered: exactly one token.
+    #[serde(default = "mqtt")]
+    pub subprotocol: Token,
+    /// Headers that tell ws and wss brokers who the client is.
+    #[serde(default)]
+    pub forwarded: Forwarded,
+    /// TLS towards wss and mqtts brokers.
+    #[serde(default)]
+    pub tls: BrokerTls,
+    /// At least one, at least one of them with a weight above 0.
+    #[schemars(length(min = 1))]
+    pub brokers: Vec<Broker>,
+}
+
+fn host_of_broker() -> HeaderValue {
+    HeaderValue("broker".to_owned())
+}
+
+fn mqtt() -> Token {
+    Token("mqtt".to_owned())
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Balance {
+    /// Smooth weighted round robin.
+    #[default]
+    RoundRobin,
+}
+
+/// Headers that tell ws and wss brokers who the client is.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Forwarded {
+    /// Send `X-Forwarded-For`, `X-Real-IP`, `X-Forwarded-Proto` and `X-Forwarded-Port`. Clients' own are dropped.
+    pub enabled: bool,
+    /// What `X-Forwarded-Port` carries; `client` for kind `emqx`, `listener` for all others unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<ForwardedPort>,
+}
+
+impl Default for Forwarded {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            port: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ForwardedPort {
+    /// The port that the client connected to.
+    Listener,
+    /// The client's own port, as EMQX means it.
+    Client,
+}
+
+/// TLS towards wss and mqtts brokers.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct BrokerTls {
+    /// PEM file of the CA certificates to trust; the system's unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<FilePath>,
+    /// `false` accepts any certificate: encryption without knowing with whom.
+    pub verify: bool,
+    /// Name for SNI and verification; the broker's host unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<ServerName>,
+}
+
+impl Default for BrokerTls {
+    fn default() -> Self {
+        Self {
+            ca: None,
+            verify: true,
+            server_name: None,
+        }
+    }
+}
+
+/// One broker.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Broker {
+    /// `ws://`, `wss://`, `mqtt://` or `mqtts://`, host, port and for ws and wss a path. Ports unless given: 80, 443,
+    /// 1883, 8883. No credentials.
+    pub url: BrokerUrl,
+    /// Share of new sessions beside the other brokers; 0 takes none.
+    #[serde(default = "one")]
+    #[schemars(range(max = 65535))]
+    pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
+}

@@ -1,0 +1,137 @@
+//! The sections that every file can leave out: limits, timeouts, drain, log. Their defaults stand here and nowhere else.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::model::LogFormat;
+use super::names::LogFilter;
+use super::values::{Count, Size, Span};
+
+/// Bounds on what clients may take.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    /// Connections in all. `auto`: half of what the hard limit on open files leaves, since each takes two.
+    pub connections: Count,
+    /// Connections that have not finished their TLS handshake and first request.
+    pub handshakes: Count,
+    /// One HTTP request head. 8KiB to 1MiB.
+    pub request_head: Size,
+    /// The CONNECT packet. At least 256 bytes, at most `packet`.
+    pub connect: Size,
+    /// Any later packet, either way. At most 268435460 bytes, where MQTT itself ends.
+    pub packet: Size,
+    /// Payload of one WebSocket frame that we send; a longer packet leaves in fragments of one message. At least
+    /// 1KiB, at most `packet`.
+    pub frame: Size,
+    /// The client id, and the user name. At most 65535 bytes.
+    pub client_id: Size,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: Count::Auto,
+            handshakes: Count::Exactly(4096),
+            request_head: Size(16 << 10),
+            connect: Size(64 << 10),
+            packet: Size(256 << 20),
+            frame: Size(16 << 20),
+            client_id: Size(65_535),
+        }
+    }
+}
+
+/// How long anything may wait.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Timeouts {
+    /// From accept to the end of the TLS handshake.
+    pub tls: Span,
+    /// For a whole HTTP request head; also the wait for the next request on a kept connection.
+    pub request: Span,
+    /// From the answer to the upgrade to the end of the CONNECT packet.
+    pub connect: Span,
+    /// One broker: name look-up, TCP, TLS and WebSocket handshake.
+    pub broker_connect: Span,
+    /// One broker: from forwarding CONNECT to CONNACK.
+    pub connack: Span,
+    /// All brokers tried for one session.
+    pub join: Span,
+    /// Added to 1.5 × the client's keepalive before a silent client is closed.
+    pub idle_margin: Span,
+    /// Interval of WebSocket pings to clients that connected with keepalive 0.
+    pub ping: Span,
+    /// A peer that takes no byte for this long while there are some for it is closed.
+    pub write: Span,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tls: seconds(10),
+            request: seconds(10),
+            connect: seconds(10),
+            broker_connect: seconds(2),
+            connack: seconds(5),
+            join: seconds(15),
+            idle_margin: seconds(10),
+            ping: seconds(30),
+            write: seconds(60),
+        }
+    }
+}
+
+/// How sessions are ended on shutdown.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Drain {
+    /// From "not ready" to the end of accepting, so that load balancers notice.
+    pub announce: Span,
+    /// Sessions ended per second.
+    pub rate: NonZeroU32,
+    /// After this long the rest is cut.
+    pub max: Span,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            announce: seconds(0),
+            rate: NonZeroU32::MIN.saturating_add(499),
+            max: seconds(60),
+        }
+    }
+}
+
+fn seconds(count: u64) -> Span {
+    Span(Duration::from_secs(count))
+}
+
+/// What is logged.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Log {
+    /// `off`, `error`, `warn`, `info`, `debug` or `trace`; also per module: `info,tidegate::gateway=debug`.
+    pub level: LogFilter,
+    /// One line of text or one JSON object per event.
+    pub format: LogFormat,
+    /// One line for each session that ended.
+    pub sessions: bool,
+    /// Client ids and user names in log lines.
+    pub identities: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: LogFilter("info".to_owned()),
+            format: LogFormat::Text,
+            sessions: true,
+            identities: true,
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Gives every value with its own syntax its serde and JSON Schema sides, both resting on its `FromStr`.
+//!
+//! The schema's `format` names the syntax; `reader` finds the function that knows it, so that the walk over the
+//! file can report a bad value at its place before anything is deserialized.
+
+use std::borrow::Cow;
+use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::broker_url::BrokerUrl;
+use super::names::{
+    Address, FilePath, HeaderValue, HostPattern, Label, LogFilter, RedirectTarget, RoutePath,
+    ServerName, SitePath, Token,
+};
+use super::values::{Count, Fault, Size, Span};
+
+/// Says whether a text is a value of one format.
+pub(super) type Reader = fn(&str) -> Result<(), Fault>;
+
+macro_rules! scalars {
+    ($($type:ident, $format:literal, $kinds:tt, $example:literal;)*) => {
+        $(
+            impl<'de> Deserialize<'de> for $type {
+                fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                    let text = String::deserialize(deserializer)?;
+                    text.parse().map_err(serde::de::Error::custom)
+                }
+            }
+
+            impl Serialize for $type {
+                fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                    serializer.collect_str(self)
+                }
+            }
+
+            impl JsonSchema for $type {
+                fn inline_schema() -> bool {
+                    true
+                }
+
+                fn schema_name() -> Cow<'static, str> {
+                    stringify!($type).into()
+                }
+
+                fn json_schema(_generator: &mut SchemaGenerator) -> Schema {
+                    json_schema!({ "type": $kinds, "format": $format, "examples": [$example] })
+                }
+            }
+        )*
+
+        /// The function that reads values of this `format`.
+        pub(super) fn reader(format: &str) -> Option<Reader> {
+            match format {
+                $($format => Some(|text| $type::from_str(text).map(|_value| ())),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+scalars! {
+    Span, "duration", "string", "10s";
+    Size, "size", ["string", "integer"], "64KiB";
+    Count, "count", ["string", "integer"], "auto";
+    Address, "address", "string", "[::]:443";
+    HostPattern, "host", "string", "example.com";
+    RoutePath, "path", "string", "/mqtt";
+    RedirectTarget, "redirect", "string", "https://example.com{path}";
+    HeaderValue, "header value", "string", "no-cache";
+    Token, "token", "string", "mqtt";
+    FilePath, "file", "string", "certs/example.com.pem";
+    SitePath, "site file", "string", "index.html";
+    ServerName, "server name", "string", "emqx.internal";
+    LogFilter, "log level", "string", "info";
+    Label, "name", "string", "public";
+    BrokerUrl, "broker URL", "string", "ws://10.10.1.1:8083/mqtt";
+}
+
+/// What takes the place of a bad value of this `format` while the rest is checked: it clashes with no real one.
+pub(super) fn stand_in(format: &str) -> &'static str {
+    match format {
+        "duration" => "1s",
+        "size" => "64KiB",
+        "count" => "auto",
+        "address" => "127.0.0.1:0",
+        "path" => "/stand-in",
+        "redirect" => "/stand-in",
+        "host" | "server name" => "stand-in.invalid",
+        "log level" => "info",
+        "broker URL" => "ws://stand-in.invalid",
+        _text => "stand-in",
+    }
+}
