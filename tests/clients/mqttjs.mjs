@@ -1,6 +1,6 @@
 // MQTT.js 5 in 3.1, 3.1.1 and 5: everything an application does with a broker.
 //
-//   node mqttjs.mjs --url wss://127.0.0.1:8443/mqtt --ca ca.pem [--versions 3,4,5] [--max-qos 2] [--large]
+//   node mqttjs.mjs --url wss://127.0.0.1:8443/mqtt --ca ca.pem [--versions 3,4,5] [--max-qos 2] [--large] [--only qos]
 //   node mqttjs.mjs --url mqtt://127.0.0.1:1883 --direct
 
 import mqtt from 'mqtt';
@@ -14,6 +14,7 @@ const NAMES = { 3: '3.1', 4: '3.1.1', 5: '5' };
 const given = readArguments({
   versions: { type: 'string', default: '3,4,5' },
   'max-qos': { type: 'string', default: '2' },
+  binary: { type: 'string', default: String(MEGABYTE) },
   large: { type: 'boolean', default: false },
 });
 // RabbitMQ grants QoS 1 to whoever asks for 2.
@@ -203,7 +204,7 @@ for (const version of given.versions.split(',').map(Number)) {
   await suite.case(`${name} persistent session`, (scope) => persistentSession(scope, version, `${version}/keep`));
   await suite.case(`${name} wildcards`, (scope) => wildcards(scope, version, `${version}/wild`));
   await suite.case(`${name} unsubscribe`, (scope) => unsubscribe(scope, version, `${version}/unsubscribe`));
-  await suite.case(`${name} 1 MB binary`, (scope) => binary(scope, version, `${version}/1mb`, MEGABYTE));
+  await suite.case(`${name} binary`, (scope) => binary(scope, version, `${version}/binary`, Number(given.binary)));
   await suite.case(`${name} wrong password`, (scope) => refused(scope, version));
   await suite.case(`${name} burst at qos 0`, (scope) => burst(scope, version, `${version}/burst0`, 0));
   await suite.case(`${name} burst at qos 1`, (scope) => burst(scope, version, `${version}/burst1`, 1));

@@ -33,6 +33,7 @@ parser.add_argument("--insecure", action="store_true")
 parser.add_argument("--direct", action="store_true", help="the URL is the broker itself: any scheme")
 parser.add_argument("--versions", default="4,5")
 parser.add_argument("--max-qos", type=int, default=2)
+parser.add_argument("--binary", type=int, default=MEGABYTE)
 given = parser.parse_args()
 if not given.direct and not given.url.startswith("wss://"):
     parser.error("the gateway is reached by wss:// only; --direct allows every scheme")
@@ -182,10 +183,10 @@ def unsubscribe(version, base):
     return "sentinel"
 
 
-def megabyte(version, base):
+def binary(version, base):
     client = Client(version)
     client.subscribe(f"{base}/blob", 1)
-    payload = hashlib.shake_256(b"one megabyte").digest(MEGABYTE)
+    payload = hashlib.shake_256(b"binary").digest(given.binary)
     client.publish(f"{base}/blob", payload)
     got = client.message().payload
     expect("hash", hashlib.sha256(got).hexdigest(), hashlib.sha256(payload).hexdigest())
@@ -209,7 +210,7 @@ CASES = {
     "will on a cut connection": will,
     "persistent session": persistent_session,
     "unsubscribe": unsubscribe,
-    "1 MB binary": megabyte,
+    "binary": binary,
     "wrong password": wrong_password,
 }
 

@@ -11,7 +11,7 @@ const NAMES = { 3: '3.1', 4: '3.1.1' };
 const given = readArguments({
   versions: { type: 'string', default: '3,4' },
   'max-qos': { type: 'string', default: '2' },
-  length: { type: 'string', default: '100000' },
+  binary: { type: 'string', default: '100000' },
 });
 const maxQos = Number(given['max-qos']);
 const suite = new Suite();
@@ -94,7 +94,7 @@ async function binary(scope, version) {
   const topic = `${given.run}/${version}/blob`;
   const client = await connect(scope, version);
   await client.subscribed(topic, 1);
-  const payload = binaryPayload(Number(given.length));
+  const payload = binaryPayload(Number(given.binary));
   client.send(message(topic, payload, 1));
   const [got] = await client.inbox.first(1);
   expect('hash', sha256(got.payloadBytes), sha256(payload));
