@@ -14,6 +14,8 @@ globalThis.WebSocket = class extends WebSocket {
   constructor(url, protocols) {
     super(url, protocols, tls);
     latest = this;
+    // Paho says "Socket error:undefined" and keeps the reason to itself.
+    this.on('error', (error) => console.error(`socket: ${error.message}`));
   }
 };
 // Paho's global object is the window it was written for.
