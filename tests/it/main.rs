@@ -6,6 +6,10 @@
     reason = "a test that cannot go on should fail where it stands"
 )]
 
+mod support;
+
+mod brokers;
+mod clients;
 mod configuration;
 mod configuration_mistakes;
 mod examples;

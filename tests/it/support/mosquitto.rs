@@ -1,0 +1,173 @@
+//! A real mosquitto with a tcp, a tls, a ws and a wss listener on free loopback ports.
+//!
+//! Its ws listeners stall on outgoing messages over about 130 kB (mosquitto 2.0 on old libwebsockets), with and without
+//! a gateway: send big ones over tcp or tls.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::support::authority::Authority;
+use crate::support::process::{Process, free_addresses};
+use crate::support::tools;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// How often another set of ports is tried when somebody else was quicker.
+const ATTEMPTS: usize = 5;
+
+/// What differs from one test to the next.
+#[derive(Default)]
+pub struct Options<'a> {
+    /// Name and password. Everybody else is let in too, unless there is an access list.
+    pub users: &'a [(&'a str, &'a str)],
+    /// The text of an `acl_file`; with it, anonymous clients are refused.
+    pub access_list: Option<&'a str>,
+    /// The largest packet in bytes.
+    pub max_packet: Option<usize>,
+}
+
+/// A running mosquitto; dropping it kills it.
+pub struct Mosquitto {
+    process: Process,
+    authority: Authority,
+    tcp: SocketAddr,
+    tls: SocketAddr,
+    ws: SocketAddr,
+    wss: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Mosquitto {
+    pub async fn start(options: Options<'_>) -> Self {
+        let folder = TempDir::with_prefix("tidegate-mosquitto-").unwrap();
+        let authority = Authority::make(folder.path());
+        write_users(folder.path(), options.users);
+        let mut last_error = String::new();
+        for _ in 0..ATTEMPTS {
+            let [tcp, tls, ws, wss] = free_addresses();
+            let file = folder.path().join("mosquitto.conf");
+            fs::write(
+                &file,
+                configuration(folder.path(), &authority, &options, [tcp, tls, ws, wss]),
+            )
+            .unwrap();
+            let mut process = Process::start(Command::new(tools::mosquitto()).arg("-c").arg(file));
+            match process
+                .wait_until_listening(&[tcp, tls, ws, wss], DEADLINE)
+                .await
+            {
+                Ok(()) => {
+                    return Self {
+                        process,
+                        authority,
+                        tcp,
+                        tls,
+                        ws,
+                        wss,
+                        _folder: folder,
+                    };
+                }
+                Err(error) if error.contains("Address already in use") => last_error = error,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("{ATTEMPTS} sets of free ports were all taken: {last_error}");
+    }
+
+    pub fn mqtt_url(&self) -> String {
+        format!("mqtt://{}", self.tcp)
+    }
+
+    pub fn mqtts_url(&self) -> String {
+        format!("mqtts://{}", self.tls)
+    }
+
+    pub fn ws_url(&self) -> String {
+        format!("ws://{}/mqtt", self.ws)
+    }
+
+    pub fn wss_url(&self) -> String {
+        format!("wss://{}/mqtt", self.wss)
+    }
+
+    pub fn tcp_port(&self) -> u16 {
+        self.tcp.port()
+    }
+
+    /// The authority behind the tls and wss listeners.
+    pub fn ca_file(&self) -> &Path {
+        &self.authority.ca
+    }
+
+    /// A power cut: no DISCONNECT, no Close, only the end of every connection.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+}
+
+/// An empty file lets nobody in by name, so that a wrong password is refused in every test.
+fn write_users(folder: &Path, users: &[(&str, &str)]) {
+    let file = folder.join("users");
+    fs::write(&file, "").unwrap();
+    for (name, password) in users {
+        let status = Command::new(tools::mosquitto_passwd())
+            .arg("-b")
+            .arg(&file)
+            .args([name, password])
+            .status();
+        assert!(
+            status.unwrap().success(),
+            "mosquitto_passwd failed for {name}"
+        );
+    }
+}
+
+fn configuration(
+    folder: &Path,
+    authority: &Authority,
+    options: &Options<'_>,
+    at: [SocketAddr; 4],
+) -> String {
+    // Started as root, mosquitto becomes the user `mosquitto`, who may not read our folder; otherwise `user` is ignored.
+    // Without limits on its queues: the default drops what goes beyond 1,000 messages.
+    let mut text = String::from(
+        "user root\npersistence false\nlog_dest stderr\nmax_queued_messages 0\nmax_inflight_messages 0\nmax_keepalive 65535\n",
+    );
+    writeln!(text, "password_file {}", folder.join("users").display()).unwrap();
+    writeln!(text, "allow_anonymous {}", options.access_list.is_none()).unwrap();
+    if let Some(list) = options.access_list {
+        let file = folder.join("access");
+        fs::write(&file, list).unwrap();
+        writeln!(text, "acl_file {}", file.display()).unwrap();
+    }
+    if let Some(bytes) = options.max_packet {
+        writeln!(text, "max_packet_size {bytes}").unwrap();
+    }
+    let [tcp, tls, ws, wss] = at;
+    let encrypted = format!(
+        "certfile {}\nkeyfile {}\n",
+        authority.chain.display(),
+        authority.key.display()
+    );
+    for (address, lines) in [
+        (tcp, String::new()),
+        (tls, encrypted.clone()),
+        (ws, "protocol websockets\n".to_owned()),
+        (wss, format!("protocol websockets\n{encrypted}")),
+    ] {
+        writeln!(
+            text,
+            "listener {} {}\n{lines}",
+            address.port(),
+            address.ip()
+        )
+        .unwrap();
+    }
+    text
+}

@@ -1,0 +1,67 @@
+//! Where the programs are that the tests start. A missing one fails the test and says how to get it; nothing is skipped.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+pub fn node() -> PathBuf {
+    on_the_path("node")
+}
+
+pub fn chromium() -> PathBuf {
+    on_the_path("chromium")
+}
+
+pub fn mosquitto() -> PathBuf {
+    on_the_path("mosquitto")
+}
+
+pub fn mosquitto_passwd() -> PathBuf {
+    on_the_path("mosquitto_passwd")
+}
+
+pub fn epmd() -> PathBuf {
+    on_the_path("epmd")
+}
+
+/// The server itself: Debian's wrapper in /usr/sbin insists on the user `rabbitmq`.
+pub fn rabbitmq_server() -> PathBuf {
+    there("/usr/lib/rabbitmq/bin/rabbitmq-server".into())
+}
+
+/// The interpreter that has the packages of `tests/clients/requirements.txt`.
+pub fn python() -> PathBuf {
+    there(project().join(".tools/venv/bin/python"))
+}
+
+/// A program or file of `tests/clients`, whose npm packages must be installed.
+pub fn client(name: &str) -> PathBuf {
+    let folder = project().join("tests/clients");
+    there(folder.join("node_modules/mqtt/package.json"));
+    there(folder.join(name))
+}
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn on_the_path(name: &str) -> PathBuf {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // A plain user's PATH on Debian has no sbin.
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    folders
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| missing(name))
+}
+
+fn there(file: PathBuf) -> PathBuf {
+    if file.exists() {
+        file
+    } else {
+        missing(&file.display().to_string())
+    }
+}
+
+fn missing(what: &str) -> ! {
+    panic!("{what} is missing; install what the tests need with: tests/install.sh")
+}
