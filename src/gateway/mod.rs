@@ -33,7 +33,7 @@ pub struct Gateway {
     pub snapshot: ArcSwap<Snapshot>,
     pub admission: Admission,
     pub drain: Drain,
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
 }
 
 /// One configuration generation: built completely or not at all, then never changed.

@@ -1,0 +1,221 @@
+//! The control path: bind, run, drain. The only place that wires parts together.
+//!
+//! Every socket is bound and every file read before anything runs: a start either stands or says what is missing.
+
+mod listen;
+mod worker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Health};
+use crate::certificates::Report;
+use crate::config::model::{self, Config, Speaks};
+use crate::config::{Place, Problem};
+use crate::gateway::admission::Admission;
+use crate::gateway::{Gateway, ListenerContext, Snapshot};
+use crate::lifecycle::signals::Stop;
+use crate::lifecycle::{BlockReady, Drain, Ended, Pace, Readiness};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::ByCertificate;
+use worker::Worker;
+
+/// Why a start failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration, or a file that it names.
+    #[error("the configuration cannot be used")]
+    Problems(Vec<Problem>),
+    /// The machine: a port in use, no permission, no threads.
+    #[error("{}: cannot listen on {address}: {error}{}", place.key, listen::remedy(error, *address))]
+    Listen {
+        place: Box<Place>,
+        address: SocketAddr,
+        #[source]
+        error: io::Error,
+    },
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Everything bound, nothing running.
+pub struct App {
+    config: Config,
+    gateway: Arc<Gateway>,
+    health: Arc<Health>,
+    listeners: Vec<(Arc<ListenerContext>, Vec<std::net::TcpListener>)>,
+    admin: Option<std::net::TcpListener>,
+    starting: BlockReady,
+    /// What the operator should hear about files.
+    pub warnings: Vec<Problem>,
+}
+
+impl App {
+    /// Binds every socket and reads every file.
+    pub fn bind(config: Config) -> Result<Self, StartError> {
+        let workers = config.workers.get();
+        let metrics = Arc::new(Metrics::new(workers));
+        let built = Snapshot::build(&config, &metrics).map_err(StartError::Problems)?;
+        note_expiry(&built.certificates, &metrics);
+        let mut bound = Vec::new();
+        for listener in &config.listeners {
+            let sockets = listen::bind(listener.address, workers).map_err(|error| StartError::Listen {
+                place: Box::new(listener.place.clone()),
+                address: listener.address,
+                error,
+            })?;
+            let address = sockets.first().map_or(Ok(listener.address), std::net::TcpListener::local_addr);
+            bound.push((listener, address.unwrap_or(listener.address), sockets));
+        }
+        let https_port = bound
+            .iter()
+            .find(|(listener, ..)| listener.speaks == Speaks::Tls)
+            .map_or(443, |(_, address, _)| address.port());
+        let listeners = bound
+            .into_iter()
+            .map(|(listener, address, sockets)| {
+                let context = ListenerContext::new(&listener.name, listener.speaks, address, https_port, &metrics);
+                (Arc::new(context), sockets)
+            })
+            .collect();
+        let admin = config.admin.as_ref().map(bind_admin).transpose()?;
+        let readiness = Readiness::default();
+        let starting = readiness.block("start");
+        let gateway = Arc::new(Gateway {
+            snapshot: ArcSwap::from_pointee(built.snapshot),
+            admission: Admission::default(),
+            drain: Drain::default(),
+            metrics: Arc::clone(&metrics),
+        });
+        Ok(Self {
+            health: Arc::new(Health::new(metrics, readiness, workers)),
+            gateway,
+            listeners,
+            admin,
+            starting,
+            config,
+            warnings: built.warnings,
+        })
+    }
+
+    /// Listeners by name, as bound.
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, Speaks, SocketAddr)> {
+        self.listeners.iter().map(|(context, _)| (&*context.name, context.speaks, context.address))
+    }
+
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
+    }
+
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
+    /// Runs until `stop` tells, then drains. Call it on a runtime of its own: admin answers while the data path is busy.
+    pub async fn run(mut self, mut stop: impl Stopper) -> Result<Ended, StartError> {
+        let finished = CancellationToken::new();
+        let workers = self.start_workers(&finished)?;
+        drop(self.starting);
+        let serving = async {
+            match self.admin {
+                Some(admin) => admin::serve(admin, Arc::clone(&self.health)).await,
+                None => std::future::pending().await,
+            }
+        };
+        let stopping = async {
+            let why = stop.next().await;
+            tracing::info!(why, sessions = self.gateway.drain.members(), "stopping");
+            drain(&self.gateway, &self.health, &self.config, &mut stop).await
+        };
+        // CANCEL: `serving` has no end of its own and loses only admin requests.
+        let ended = tokio::select! {
+            ended = stopping => ended,
+            () = serving => Ended { asked: 0, cut: 0 },
+        };
+        finished.cancel();
+        for worker in workers {
+            worker.join();
+        }
+        Ok(ended)
+    }
+
+    /// Each worker gets one socket of each listener; none stays behind, or it would go on queueing in a drain.
+    fn start_workers(&mut self, finished: &CancellationToken) -> Result<Vec<Worker>, StartError> {
+        let mut shares: Vec<Vec<_>> = (0..self.config.workers.get()).map(|_| Vec::new()).collect();
+        for (context, sockets) in self.listeners.drain(..) {
+            for (share, socket) in shares.iter_mut().zip(sockets) {
+                share.push((Arc::clone(&context), socket));
+            }
+        }
+        let start = |(index, sockets)| {
+            Worker::start(index, sockets, Arc::clone(&self.gateway), Arc::clone(&self.health), finished.clone())
+        };
+        shares.into_iter().enumerate().map(start).collect::<io::Result<_>>().map_err(StartError::Thread)
+    }
+}
+
+/// Where the wish to stop comes from: signals, or a test.
+pub trait Stopper {
+    fn next(&mut self) -> impl Future<Output = &'static str>;
+}
+
+impl Stopper for Stop {
+    async fn next(&mut self) -> &'static str {
+        Self::next(self).await
+    }
+}
+
+/// Not ready, announce, stop accepting, ask sessions to leave at a pace, cut the rest. A second wish to stop cuts at once.
+async fn drain(gateway: &Gateway, health: &Health, config: &Config, stop: &mut impl Stopper) -> Ended {
+    let _not_ready = health.readiness.block("drain");
+    gateway.metrics.draining.set(1);
+    let model::Drain { announce, rate, max } = config.drain;
+    let draining = async {
+        tokio::time::sleep(announce).await;
+        gateway.drain.close();
+        let sessions = gateway.drain.members();
+        let seconds = sessions as f64 / f64::from(rate.get());
+        tracing::info!(sessions, rate, "draining, about {seconds:.1} s");
+        gateway.drain.run(Pace { rate, max }).await
+    };
+    tokio::pin!(draining);
+    // CANCEL: `next` is cancel-safe; the drain is polled on after it.
+    let ended = tokio::select! {
+        ended = &mut draining => ended,
+        why = stop.next() => {
+            tracing::warn!(why, "stopping at once");
+            gateway.drain.cut_now();
+            gateway.drain.run(Pace { rate, max: std::time::Duration::ZERO }).await
+        }
+    };
+    gateway.metrics.drain_asked.inc_by(ended.asked as u64);
+    gateway.metrics.drain_cut.inc_by(ended.cut as u64);
+    gateway.metrics.draining.set(0);
+    tracing::info!(asked = ended.asked, cut = ended.cut, "drained");
+    ended
+}
+
+fn bind_admin(admin: &model::Admin) -> Result<std::net::TcpListener, StartError> {
+    let failed = |error| StartError::Listen {
+        place: Box::new(admin.place.clone()),
+        address: admin.address,
+        error,
+    };
+    let listener = std::net::TcpListener::bind(admin.address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+fn note_expiry(certificates: &[Report], metrics: &Metrics) {
+    for report in certificates {
+        let not_after = report.not_after.duration_since(std::time::UNIX_EPOCH);
+        let seconds = not_after.map_or(0, |since| since.as_secs());
+        let name = report.names.first().cloned().unwrap_or_else(|| report.path.display().to_string());
+        let gauge = metrics.certificate_not_after.get_or_create_owned(&ByCertificate { name });
+        gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+}
