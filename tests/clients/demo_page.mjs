@@ -24,6 +24,7 @@ const LOOKS = [
   { name: 'phone-dark', width: 390, height: 844, colorScheme: 'dark' },
 ];
 const NARROWEST = 360;
+const CURVE_PX = 90; // a picture needs some seconds of round trips to show a curve
 
 const { values: options, positionals: [url] } = parseArgs({
   allowPositionals: true,
@@ -170,7 +171,7 @@ async function breaksIt(page) {
     const button = page.getByRole('button', { name });
     await button.click();
     await page.waitForFunction((label) => [...document.querySelectorAll('#faults button')]
-      .every((each) => !each.textContent.startsWith(label) || !each.disabled), name);
+      .every((each) => !each.textContent.startsWith(label) || each.ariaDisabled !== 'true'), name);
     const said = page.locator('#answers li', { hasText: name });
     assert.ok(await said.count() > 0, `${name}: an answer is shown`);
     if (!options['any-answers']) assert.match(await said.first().textContent(), answer, name);
@@ -197,6 +198,10 @@ async function neverScrollsSideways(page) {
 }
 
 async function takePictures(page) {
+  if (options.state === 'connected') {
+    await page.waitForFunction((few) => document.querySelectorAll('#chart .line').length > 0
+      && document.querySelector('#chart .line').getTotalLength() > few, CURVE_PX);
+  }
   mkdirSync(options.screenshots, { recursive: true });
   for (const { name, width, height, colorScheme } of LOOKS) {
     await page.setViewportSize({ width, height });

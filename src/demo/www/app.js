@@ -9,7 +9,7 @@ const RTT_LOST_AFTER_MS = 5000;
 const RTT_WINDOW = 60; // samples shown and counted: one minute
 const MESSAGES_KEPT = 100;
 const EVENTS_KEPT = 50;
-const PAYLOAD_SHOWN = 2048; // bytes
+const PAYLOAD_SHOWN = 600; // bytes
 const CONNECT_TIMEOUT_MS = 20000;
 const RETRY_MS = [1000, 2000, 4000, 8000, 15000];
 const FAULT_PATIENCE_MS = 15000;
@@ -247,7 +247,7 @@ function connect() {
   client.on('error', (error) => { attempt.error = error.message || String(error); });
   client.on('packetreceive', (packet) => {
     if (packet.cmd === 'connack') connackCame(client, attempt, packet);
-    if (packet.cmd === 'disconnect') disconnectCame(attempt, packet);
+    if (packet.cmd === 'disconnect' && attempt.version === 5) disconnectCame(attempt, packet);
   });
   client.on('connect', () => connected(client, attempt));
   client.on('message', (topic, payload, packet) => received(topic, payload, packet));
@@ -305,7 +305,7 @@ function connected(client, attempt) {
   $('failure').hidden = true;
   show('connected');
   for (const [filter, qos] of session.filters) ask(filter, qos);
-  client.subscribe(RTT_PREFIX + session.clientId, { qos: 0 }, () => {});
+  client.subscribe(RTT_PREFIX + session.clientId, { qos: 0 }, (error) => { roundTrips.ready = !error && session.client === client; });
   refresh();
 }
 
@@ -332,7 +332,7 @@ function closed(attempt, code, reason) {
 function fail(attempt, code, reason) {
   const refused = attempt.connack && attempt.connack.code !== 0;
   const [title, text] = refused ? meaningOfConnack(attempt.version, attempt.connack.code)
-    : attempt.disconnect ? meaningOfReason(attempt.disconnect.code)
+    : attempt.disconnect && attempt.disconnect.code >= 0x80 ? meaningOfReason(attempt.disconnect.code)
       : meaningOfClose(code, attempt.opened);
   const timedOut = !refused && !attempt.connack && attempt.opened && /timeout/i.test(attempt.error);
   const quote = (refused && attempt.connack.text) || (attempt.disconnect && attempt.disconnect.text) || reason;
@@ -360,7 +360,7 @@ function disconnect() {
   session.since = 0;
   if (session.client) {
     session.attempt.byUs = true;
-    session.client.end();
+    session.client.end(!session.up);
   } else {
     $('failure').hidden = true;
   }
@@ -482,8 +482,10 @@ const roundTrips = {
   samples: [], // milliseconds, or null for one that never came back
   waiting: new Map(),
   next: 0,
+  ready: false, // the echo is subscribed to
 
   reset() {
+    this.ready = false;
     this.waiting.clear();
   },
 
@@ -495,7 +497,7 @@ const roundTrips = {
         this.add(null);
       }
     }
-    if (!session.up || document.hidden) return;
+    if (!this.ready || document.hidden) return;
     this.next += 1;
     this.waiting.set(String(this.next), now);
     session.client.publish(RTT_PREFIX + session.clientId, String(this.next), { qos: 0 });
@@ -661,9 +663,10 @@ function showFaults() {
     button.type = 'button';
     button.append(element('small', '', about));
     button.addEventListener('click', async () => {
-      button.disabled = true;
+      if (button.ariaDisabled === 'true') return; // not `disabled`: that would throw the keyboard's place away
+      button.ariaDisabled = 'true';
       await run((tone, code, title, text, quote) => event($('answers'), tone, code, `${name}: ${title}`, text, quote));
-      button.disabled = false;
+      button.ariaDisabled = 'false';
     });
     return button;
   }));
@@ -676,11 +679,13 @@ function refresh() {
   $('uptime').textContent = session.up ? duration(Math.floor((Date.now() - session.since) / 1000)) : '–';
   $('sent').textContent = session.sent.toLocaleString('en');
   $('received').textContent = session.received.toLocaleString('en');
-  $('bytes').textContent = `${size(session.bytesOut)} / ${size(session.bytesIn)}`;
+  $('bytes-out').textContent = size(session.bytesOut);
+  $('bytes-in').textContent = size(session.bytesIn);
   $('reconnects').textContent = session.reconnects;
   const shown = $('messages').children.length;
   $('shown').textContent = shown === MESSAGES_KEPT ? `newest ${shown}` : shown ? String(shown) : '';
   $('empty').hidden = shown > 0;
+  $('messages').hidden = shown === 0;
   if (session.retryAt) {
     const left = Math.max(0, Math.ceil((session.retryAt - Date.now()) / 1000));
     $('countdown').textContent = `Trying again in ${left} s`;
@@ -715,6 +720,7 @@ function start() {
     if (session.up) ask(filter, qos);
   });
   $('clear').addEventListener('click', () => { $('messages').replaceChildren(); refresh(); });
+  window.addEventListener('online', () => { if (session.retryAt) session.retryAt = Date.now(); });
   connect();
 }
 
