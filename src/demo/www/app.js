@@ -109,6 +109,11 @@ function element(tag, className, text) {
   return made;
 }
 
+// Writes only what is new, so that a screen reader does not hear the same again with every attempt.
+function write(id, text) {
+  if ($(id).textContent !== text) $(id).textContent = text;
+}
+
 function address(path) {
   return `${location.protocol === 'http:' ? 'ws' : 'wss'}://${location.host}${path}`;
 }
@@ -145,8 +150,7 @@ function readable(bytes) {
   try {
     // With `stream` a character cut in two at the end is left out instead of being an error.
     const text = new TextDecoder('utf-8', { fatal: true }).decode(cut, { stream: more !== '' });
-    // eslint-disable-next-line no-control-regex
-    if (!/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/.test(text)) return { kind: 'text', text: text + more };
+      if (!/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/.test(text)) return { kind: 'text', text: text + more };
   } catch {
     // Not UTF-8: shown as hex below.
   }
@@ -205,10 +209,7 @@ const session = {
 const STATES = { connecting: 'Connecting', connected: 'Connected', reconnecting: 'Reconnecting', offline: 'Offline' };
 
 function show(state) {
-  if (document.body.dataset.state !== state || !$('state').dataset.shown) {
-    $('state').textContent = STATES[state];
-    $('state').dataset.shown = 'yes';
-  }
+  write('state', STATES[state]);
   document.body.dataset.state = state;
   document.title = `${STATES[state]} · Tidegate demo`;
   const connected = state === 'connected';
@@ -336,8 +337,8 @@ function fail(attempt, code, reason) {
       : meaningOfClose(code, attempt.opened);
   const timedOut = !refused && !attempt.connack && attempt.opened && /timeout/i.test(attempt.error);
   const quote = (refused && attempt.connack.text) || (attempt.disconnect && attempt.disconnect.text) || reason;
-  $('failure-title').textContent = timedOut ? 'No answer' : title;
-  $('failure-text').textContent = timedOut ? 'The WebSocket opened but no CONNACK came in time.' : quote ? `${text} It says: “${quote}”` : text;
+  write('failure-title', timedOut ? 'No answer' : title);
+  write('failure-text', timedOut ? 'The WebSocket opened but no CONNACK came in time.' : quote ? `${text} It says: “${quote}”` : text);
   const codes = [
     refused && `CONNACK ${attempt.version === 5 ? hexCode(attempt.connack.code) : attempt.connack.code}`,
     attempt.disconnect && `DISCONNECT ${hexCode(attempt.disconnect.code)}`,
