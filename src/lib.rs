@@ -13,3 +13,5 @@ pub mod telemetry;
 pub mod mqtt;
 pub mod websocket;
 pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
