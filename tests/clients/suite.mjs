@@ -11,8 +11,9 @@ const CASE_DEADLINE_MS = 30_000;
 // 64 MB cross two brokers' queues on a slow machine.
 const LARGE_DEADLINE_MS = 180_000;
 
-// Cases without this text in their name are left out.
+// Cases whose name does not have this text, or has one of those, are left out.
 let only = '';
+let without = [];
 
 // Reads the arguments that all scripts understand, and those named in `more`.
 export function readArguments(more = {}) {
@@ -23,6 +24,7 @@ export function readArguments(more = {}) {
       insecure: { type: 'boolean', default: false },
       direct: { type: 'boolean', default: false },
       only: { type: 'string', default: '' },
+      without: { type: 'string', multiple: true, default: [] },
       ...more,
     },
   });
@@ -33,7 +35,7 @@ export function readArguments(more = {}) {
   const tls = { rejectUnauthorized: !values.insecure };
   if (values.ca) tls.ca = readFileSync(values.ca);
   // Two runs at one broker must not meet each other's retained messages and sessions.
-  only = values.only;
+  ({ only, without } = values);
   return { ...values, tls, run: randomBytes(4).toString('hex') };
 }
 
@@ -42,7 +44,7 @@ export class Suite {
 
   // Runs one case; `body` gets a scope whose `later` functions run at the end, whichever way it ends.
   async case(name, body, deadlineMs = CASE_DEADLINE_MS) {
-    if (!name.includes(only)) return;
+    if (!name.includes(only) || without.some((text) => name.includes(text))) return;
     const endings = [];
     const scope = { later: (ending) => endings.push(ending) };
     try {

@@ -64,18 +64,6 @@ async fn mosquitto_directly_over_every_listener() {
 }
 
 #[tokio::test]
-async fn a_packet_over_the_brokers_limit_ends_that_session_alone() {
-    let broker = Mosquitto::start(Options {
-        max_packet: Some(50_000),
-        ..Options::default()
-    })
-    .await;
-    let gateway = Gateway::start(&pool_of(&broker.mqtt_url())).await;
-    let small = ["--binary", "40000", "--only", "3.1.1 binary"];
-    assert_eq!(at_gateway("mqttjs.mjs", &gateway, &small).await.len(), 1);
-}
-
-#[tokio::test]
 async fn a_dead_broker_costs_no_client_its_connection() {
     let mut dead = Mosquitto::start(Options::default()).await;
     let living = Mosquitto::start(Options::default()).await;

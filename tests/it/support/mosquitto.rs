@@ -135,9 +135,10 @@ fn configuration(
     at: [SocketAddr; 4],
 ) -> String {
     // Started as root, mosquitto becomes the user `mosquitto`, who may not read our folder; otherwise `user` is ignored.
-    // Without limits on its queues: the default drops what goes beyond 1,000 messages.
+    // The default drops what goes beyond 1,000 queued messages. 0, for no limit, is worse: 2.0.11 then ends the connection
+    // of a client whose publication the access list forbids.
     let mut text = String::from(
-        "user root\npersistence false\nlog_dest stderr\nmax_queued_messages 0\nmax_inflight_messages 0\nmax_keepalive 65535\n",
+        "user root\npersistence false\nlog_dest stderr\nmax_queued_messages 100000\nmax_keepalive 65535\n",
     );
     writeln!(text, "password_file {}", folder.join("users").display()).unwrap();
     writeln!(text, "allow_anonymous {}", options.access_list.is_none()).unwrap();
