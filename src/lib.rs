@@ -1,5 +1,6 @@
 //! Tidegate, the front door of an MQTT cluster. This file is the map, lowest layer last; ARCHITECTURE.md tells the story.
 
+pub mod cli;
 pub mod app;
 pub mod admin;
 pub mod gateway;

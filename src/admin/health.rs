@@ -56,7 +56,10 @@ impl Health {
     }
 
     pub(super) fn started(&self) -> Vec<String> {
-        let waiting = self.beats.iter().any(|beat| beat.load(Ordering::Relaxed) == 0);
+        let waiting = self
+            .beats
+            .iter()
+            .any(|beat| beat.load(Ordering::Relaxed) == 0);
         let mut pending: Vec<_> = waiting.then(|| "workers".to_owned()).into_iter().collect();
         if self.readiness.pending().contains(&"start") {
             pending.push("start".to_owned());
@@ -67,7 +70,13 @@ impl Health {
     pub(super) fn ready(&self) -> Vec<String> {
         let mut pending = self.live();
         pending.extend(self.started());
-        pending.extend(self.readiness.pending().into_iter().filter(|name| *name != "start").map(str::to_owned));
+        pending.extend(
+            self.readiness
+                .pending()
+                .into_iter()
+                .filter(|name| *name != "start")
+                .map(str::to_owned),
+        );
         pending
     }
 

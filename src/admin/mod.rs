@@ -25,7 +25,8 @@ const CONNECTIONS: usize = 64;
 /// For a request, and between two.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const OPENMETRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 const INDEX: &str = "Tidegate\n\
@@ -51,7 +52,8 @@ pub async fn serve(listener: std::net::TcpListener, health: Arc<Health>) {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
         };
-        let (Ok((stream, _)), Ok(place)) = (accepted, Arc::clone(&places).try_acquire_owned()) else {
+        let (Ok((stream, _)), Ok(place)) = (accepted, Arc::clone(&places).try_acquire_owned())
+        else {
             // Full, or out of file descriptors: a moment, and not a busy loop.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
@@ -77,7 +79,9 @@ pub async fn serve(listener: std::net::TcpListener, health: Arc<Health>) {
 fn answer(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.\n");
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     match request.uri().path() {
@@ -88,7 +92,9 @@ fn answer(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>>
         "/metrics" => match health.metrics() {
             Ok(metrics) => {
                 let mut response = text(StatusCode::OK, metrics);
-                response.headers_mut().insert(header::CONTENT_TYPE, OPENMETRICS);
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_TYPE, OPENMETRICS);
                 response
             }
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
@@ -101,7 +107,10 @@ fn probe(pending: Vec<String>) -> Response<Full<Bytes>> {
     if pending.is_empty() {
         text(StatusCode::OK, "ok\n")
     } else {
-        text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", pending.join(", ")))
+        text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {}\n", pending.join(", ")),
+        )
     }
 }
 
@@ -109,6 +118,8 @@ fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, TEXT);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -20,7 +20,9 @@ pub(super) fn bind(address: SocketAddr, shares: usize) -> io::Result<Vec<TcpList
     }
     address.set_port(alone.local_addr()?.port());
     drop(alone);
-    (0..shares).map(|_| socket(address, Sharing::Shared)).collect()
+    (0..shares)
+        .map(|_| socket(address, Sharing::Shared))
+        .collect()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,11 @@ enum Sharing {
 }
 
 fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     // A restart must not wait for connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
     if sharing == Sharing::Shared {

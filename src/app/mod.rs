@@ -63,12 +63,15 @@ impl App {
         note_expiry(&built.certificates, &metrics);
         let mut bound = Vec::new();
         for listener in &config.listeners {
-            let sockets = listen::bind(listener.address, workers).map_err(|error| StartError::Listen {
-                place: Box::new(listener.place.clone()),
-                address: listener.address,
-                error,
-            })?;
-            let address = sockets.first().map_or(Ok(listener.address), std::net::TcpListener::local_addr);
+            let sockets =
+                listen::bind(listener.address, workers).map_err(|error| StartError::Listen {
+                    place: Box::new(listener.place.clone()),
+                    address: listener.address,
+                    error,
+                })?;
+            let address = sockets
+                .first()
+                .map_or(Ok(listener.address), std::net::TcpListener::local_addr);
             bound.push((listener, address.unwrap_or(listener.address), sockets));
         }
         let https_port = bound
@@ -78,7 +81,13 @@ impl App {
         let listeners = bound
             .into_iter()
             .map(|(listener, address, sockets)| {
-                let context = ListenerContext::new(&listener.name, listener.speaks, address, https_port, &metrics);
+                let context = ListenerContext::new(
+                    &listener.name,
+                    listener.speaks,
+                    address,
+                    https_port,
+                    &metrics,
+                );
                 (Arc::new(context), sockets)
             })
             .collect();
@@ -104,11 +113,15 @@ impl App {
 
     /// Listeners by name, as bound.
     pub fn addresses(&self) -> impl Iterator<Item = (&str, Speaks, SocketAddr)> {
-        self.listeners.iter().map(|(context, _)| (&*context.name, context.speaks, context.address))
+        self.listeners
+            .iter()
+            .map(|(context, _)| (&*context.name, context.speaks, context.address))
     }
 
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
+        self.admin
+            .as_ref()
+            .and_then(|admin| admin.local_addr().ok())
     }
 
     pub fn gateway(&self) -> &Arc<Gateway> {
@@ -152,9 +165,20 @@ impl App {
             }
         }
         let start = |(index, sockets)| {
-            Worker::start(index, sockets, Arc::clone(&self.gateway), Arc::clone(&self.health), finished.clone())
+            Worker::start(
+                index,
+                sockets,
+                Arc::clone(&self.gateway),
+                Arc::clone(&self.health),
+                finished.clone(),
+            )
         };
-        shares.into_iter().enumerate().map(start).collect::<io::Result<_>>().map_err(StartError::Thread)
+        shares
+            .into_iter()
+            .enumerate()
+            .map(start)
+            .collect::<io::Result<_>>()
+            .map_err(StartError::Thread)
     }
 }
 
@@ -170,10 +194,19 @@ impl Stopper for Stop {
 }
 
 /// Not ready, announce, stop accepting, ask sessions to leave at a pace, cut the rest. A second wish to stop cuts at once.
-async fn drain(gateway: &Gateway, health: &Health, config: &Config, stop: &mut impl Stopper) -> Ended {
+async fn drain(
+    gateway: &Gateway,
+    health: &Health,
+    config: &Config,
+    stop: &mut impl Stopper,
+) -> Ended {
     let _not_ready = health.readiness.block("drain");
     gateway.metrics.draining.set(1);
-    let model::Drain { announce, rate, max } = config.drain;
+    let model::Drain {
+        announce,
+        rate,
+        max,
+    } = config.drain;
     let draining = async {
         tokio::time::sleep(announce).await;
         gateway.drain.close();
@@ -214,8 +247,14 @@ fn note_expiry(certificates: &[Report], metrics: &Metrics) {
     for report in certificates {
         let not_after = report.not_after.duration_since(std::time::UNIX_EPOCH);
         let seconds = not_after.map_or(0, |since| since.as_secs());
-        let name = report.names.first().cloned().unwrap_or_else(|| report.path.display().to_string());
-        let gauge = metrics.certificate_not_after.get_or_create_owned(&ByCertificate { name });
+        let name = report
+            .names
+            .first()
+            .cloned()
+            .unwrap_or_else(|| report.path.display().to_string());
+        let gauge = metrics
+            .certificate_not_after
+            .get_or_create_owned(&ByCertificate { name });
         gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 }

@@ -29,32 +29,43 @@ impl Worker {
         health: Arc<Health>,
         finished: CancellationToken,
     ) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let listeners = {
             let _entered = runtime.enter();
             sockets
                 .into_iter()
-                .map(|(context, socket)| tokio::net::TcpListener::from_std(socket).map(|listener| (context, listener)))
+                .map(|(context, socket)| {
+                    tokio::net::TcpListener::from_std(socket).map(|listener| (context, listener))
+                })
                 .collect::<io::Result<Vec<_>>>()?
         };
-        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            runtime.block_on(async {
-                let mut accepting = JoinSet::new();
-                for (context, listener) in listeners {
-                    accepting.spawn(accept::run(listener, context, Arc::clone(&gateway), index));
-                }
-                let mut beat = tokio::time::interval(HEARTBEAT);
-                loop {
-                    // CANCEL: a tick that is lost comes again, `cancelled` only waits.
-                    tokio::select! {
-                        _ = beat.tick() => health.beat(index),
-                        () = finished.cancelled() => break,
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                runtime.block_on(async {
+                    let mut accepting = JoinSet::new();
+                    for (context, listener) in listeners {
+                        accepting.spawn(accept::run(
+                            listener,
+                            context,
+                            Arc::clone(&gateway),
+                            index,
+                        ));
                     }
-                }
-            });
-            // Blocking work (a name being resolved, a file being read) must not hold the end up.
-            runtime.shutdown_background();
-        })?;
+                    let mut beat = tokio::time::interval(HEARTBEAT);
+                    loop {
+                        // CANCEL: a tick that is lost comes again, `cancelled` only waits.
+                        tokio::select! {
+                            _ = beat.tick() => health.beat(index),
+                            () = finished.cancelled() => break,
+                        }
+                    }
+                });
+                // Blocking work (a name being resolved, a file being read) must not hold the end up.
+                runtime.shutdown_background();
+            })?;
         Ok(Self { thread })
     }
 

@@ -2,7 +2,9 @@
 
 use crate::mqtt::{FixedHeader, HeaderReader, Malformed, PacketType};
 use crate::telemetry::Counters;
-use crate::websocket::{Control, Event, FrameReader, NO_MASK, Opcode, Violation, data_header, rotate, xor};
+use crate::websocket::{
+    Control, Event, FrameReader, NO_MASK, Opcode, Violation, data_header, rotate, xor,
+};
 
 /// How the bytes that come in are framed.
 #[derive(Debug)]
@@ -110,7 +112,13 @@ impl Masks {
 
 impl Translator {
     /// `counters` is where this direction's packets are counted for the whole process.
-    pub fn new(input: Input, output: Output, limits: Limits, masks: Masks, counters: Counters) -> Self {
+    pub fn new(
+        input: Input,
+        output: Output,
+        limits: Limits,
+        masks: Masks,
+        counters: Counters,
+    ) -> Self {
         Self {
             input,
             output,
@@ -166,7 +174,12 @@ impl Translator {
 
     /// Takes bytes off `input` and appends to `out` until the input is used up, `out` has reached `enough` bytes, or
     /// there is something to hear of. What `input` still holds is to be given again.
-    pub fn translate(&mut self, input: &mut &[u8], out: &mut Vec<u8>, enough: usize) -> Result<Option<Signal>, Fault> {
+    pub fn translate(
+        &mut self,
+        input: &mut &[u8],
+        out: &mut Vec<u8>,
+        enough: usize,
+    ) -> Result<Option<Signal>, Fault> {
         while out.len() < enough {
             let whole = *input;
             let (bytes, key) = match &mut self.input {
@@ -195,7 +208,13 @@ impl Translator {
     }
 
     /// One run of payload with one key. Answers how many bytes it took.
-    fn run(&mut self, bytes: &[u8], key: [u8; 4], out: &mut Vec<u8>, enough: usize) -> Result<(usize, Option<Signal>), Fault> {
+    fn run(
+        &mut self,
+        bytes: &[u8],
+        key: [u8; 4],
+        out: &mut Vec<u8>,
+        enough: usize,
+    ) -> Result<(usize, Option<Signal>), Fault> {
         let mut at = 0;
         while at < bytes.len() && out.len() < enough {
             let key = rotate(key, at as u64);
@@ -263,7 +282,11 @@ impl Translator {
         if framed && self.frame_left == 0 {
             self.open_frame(Opcode::Continuation, packet_left, out);
         }
-        let room = if framed { self.frame_left.min(packet_left) } else { packet_left };
+        let room = if framed {
+            self.frame_left.min(packet_left)
+        } else {
+            packet_left
+        };
         let count = usize::try_from(room).map_or(bytes.len(), |room| room.min(bytes.len()));
         let bytes = &bytes[..count];
         if let Some(captured) = &mut self.captured {

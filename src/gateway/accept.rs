@@ -30,8 +30,16 @@ pub struct ListenerContext {
 }
 
 impl ListenerContext {
-    pub fn new(name: &str, speaks: Speaks, address: SocketAddr, https_port: u16, metrics: &Metrics) -> Self {
-        let labels = ByListener { listener: name.into() };
+    pub fn new(
+        name: &str,
+        speaks: Speaks,
+        address: SocketAddr,
+        https_port: u16,
+        metrics: &Metrics,
+    ) -> Self {
+        let labels = ByListener {
+            listener: name.into(),
+        };
         Self {
             name: Arc::clone(&labels.listener),
             speaks,
@@ -45,7 +53,12 @@ impl ListenerContext {
 }
 
 /// Accepts until the drain closes the door. `worker` is the thread that this runs on.
-pub async fn run(listener: TcpListener, context: Arc<ListenerContext>, gateway: Arc<Gateway>, worker: usize) {
+pub async fn run(
+    listener: TcpListener,
+    context: Arc<ListenerContext>,
+    gateway: Arc<Gateway>,
+    worker: usize,
+) {
     let mut trouble = Trouble::default();
     loop {
         // CANCEL: `accept` loses no connection, `closing` only waits.
@@ -67,16 +80,32 @@ pub async fn run(listener: TcpListener, context: Arc<ListenerContext>, gateway: 
     }
 }
 
-fn admit(stream: TcpStream, peer: SocketAddr, context: &Arc<ListenerContext>, gateway: &Arc<Gateway>, worker: usize) {
+fn admit(
+    stream: TcpStream,
+    peer: SocketAddr,
+    context: &Arc<ListenerContext>,
+    gateway: &Arc<Gateway>,
+    worker: usize,
+) {
     let snapshot = gateway.snapshot.load_full();
     context.accepted.inc();
-    let Some(permit) = gateway.admission.connection(snapshot.limits.connections.get()) else {
-        let reason = ByReason { reason: "connections" };
+    let Some(permit) = gateway
+        .admission
+        .connection(snapshot.limits.connections.get())
+    else {
+        let reason = ByReason {
+            reason: "connections",
+        };
         gateway.metrics.refused.get_or_create(&reason).inc();
         return;
     };
-    let Some(handshake) = gateway.admission.handshake(snapshot.limits.handshakes.get()) else {
-        let reason = ByReason { reason: "handshakes" };
+    let Some(handshake) = gateway
+        .admission
+        .handshake(snapshot.limits.handshakes.get())
+    else {
+        let reason = ByReason {
+            reason: "handshakes",
+        };
         gateway.metrics.refused.get_or_create(&reason).inc();
         return;
     };
@@ -89,14 +118,18 @@ fn admit(stream: TcpStream, peer: SocketAddr, context: &Arc<ListenerContext>, ga
         worker,
         permit,
     };
-    gateway.drain.spawn(connection::serve(stream, arrival, handshake));
+    gateway
+        .drain
+        .spawn(connection::serve(stream, arrival, handshake));
 }
 
 /// A connection that failed before it was accepted is its client's trouble (accept(2)).
 fn is_the_clients(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
     )
 }
 

@@ -35,7 +35,9 @@ impl Admission {
 impl Permit {
     fn take(counter: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
         counter
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < most).then_some(taken + 1))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
+                (taken < most).then_some(taken + 1)
+            })
             .ok()?;
         Some(Self {
             counter: Arc::clone(counter),

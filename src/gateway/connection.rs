@@ -97,7 +97,11 @@ impl Drop for Counted {
 type End = (Phase, Reason);
 
 /// To the end of HTTP; `Some` is what a session starts from.
-async fn talk(tcp: TcpStream, arrival: Arrival, handshake: Permit) -> Result<Option<Box<session::Start>>, End> {
+async fn talk(
+    tcp: TcpStream,
+    arrival: Arrival,
+    handshake: Permit,
+) -> Result<Option<Box<session::Start>>, End> {
     // The options fail only on a connection that is already gone, which the next read tells.
     tune(&tcp).map_err(|error| (Phase::Tls, Reason::ClientIo(error)))?;
     let deadline = arrival.began + arrival.snapshot.timeouts.tls;
@@ -122,10 +126,13 @@ async fn first_byte(tcp: &TcpStream, deadline: Instant) -> Result<Spoken, End> {
 
 async fn plain(tcp: TcpStream, arrival: &Arrival, deadline: Instant) -> Result<Prefixed, End> {
     let request = arrival.began + arrival.snapshot.timeouts.request;
-    let spoken = first_byte(&tcp, deadline.max(request)).await.map_err(|(_, reason)| match reason {
-        Reason::TlsTimeout => (Phase::Http, Reason::RequestTimeout),
-        reason => (Phase::Http, reason),
-    })?;
+    let spoken =
+        first_byte(&tcp, deadline.max(request))
+            .await
+            .map_err(|(_, reason)| match reason {
+                Reason::TlsTimeout => (Phase::Http, Reason::RequestTimeout),
+                reason => (Phase::Http, reason),
+            })?;
     match spoken.mistake_on_plain() {
         Some(mistake) => Err((Phase::Http, mistake)),
         None => Ok(Prefixed::new(Stream::Plain(tcp))),
@@ -164,9 +171,14 @@ async fn tls(mut tcp: TcpStream, arrival: &Arrival, deadline: Instant) -> Result
         },
     };
     metrics.tls_handshakes.get_or_create(&labels).inc();
-    let by_listener = ByListener { listener: labels.listener };
+    let by_listener = ByListener {
+        listener: labels.listener,
+    };
     let seconds = arrival.began.elapsed().as_secs_f64();
-    metrics.tls_seconds.get_or_create(&by_listener).observe(seconds);
+    metrics
+        .tls_seconds
+        .get_or_create(&by_listener)
+        .observe(seconds);
     Prefixed::peeked(Stream::Tls(Box::new(TlsStream::from(stream))), arrival).await
 }
 
@@ -175,16 +187,25 @@ fn failed(arrival: &Arrival, cause: TlsCause, error: std::io::Error) -> Reason {
         listener: Arc::clone(&arrival.listener.name),
         cause: cause.name(),
     };
-    arrival.gateway.metrics.tls_failures.get_or_create(&labels).inc();
+    arrival
+        .gateway
+        .metrics
+        .tls_failures
+        .get_or_create(&labels)
+        .inc();
     Reason::TlsFailed { cause, error }
 }
 
 fn cause(error: &std::io::Error) -> TlsCause {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
         Some(rustls::Error::AlertReceived(_)) => TlsCause::Alert,
         Some(rustls::Error::PeerIncompatible(_)) => TlsCause::NothingInCommon,
-        Some(rustls::Error::InvalidMessage(_) | rustls::Error::InappropriateMessage { .. }) => TlsCause::Garbage,
+        Some(rustls::Error::InvalidMessage(_) | rustls::Error::InappropriateMessage { .. }) => {
+            TlsCause::Garbage
+        }
         Some(_) => TlsCause::Other,
         None if error.kind() == std::io::ErrorKind::UnexpectedEof => TlsCause::Closed,
         None => TlsCause::Other,
@@ -216,7 +237,10 @@ pub(super) struct Prefixed {
 
 impl Prefixed {
     fn new(stream: Stream) -> Self {
-        Self { prefix: Bytes::new(), stream }
+        Self {
+            prefix: Bytes::new(),
+            stream,
+        }
     }
 
     /// Reads the first bytes inside TLS ahead, to see whether they are HTTP at all.
@@ -245,7 +269,11 @@ impl Prefixed {
 }
 
 impl AsyncRead for Prefixed {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
         if this.prefix.is_empty() {
             return Pin::new(&mut this.stream).poll_read(cx, buffer);
@@ -260,7 +288,11 @@ impl AsyncRead for Prefixed {
 }
 
 impl AsyncWrite for Prefixed {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
     }
 
@@ -272,7 +304,11 @@ impl AsyncWrite for Prefixed {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[std::io::IoSlice<'_>]) -> Poll<std::io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
     }
 

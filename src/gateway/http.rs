@@ -46,7 +46,10 @@ struct Requests {
 }
 
 /// Serves requests until the connection ends or becomes a session.
-pub(super) async fn serve(stream: Prefixed, arrival: Arrival) -> Result<Option<Box<session::Start>>, (Phase, Reason)> {
+pub(super) async fn serve(
+    stream: Prefixed,
+    arrival: Arrival,
+) -> Result<Option<Box<session::Start>>, (Phase, Reason)> {
     let snapshot = Arc::clone(&arrival.snapshot);
     let gateway = Arc::clone(&arrival.gateway);
     let requests = Arc::new(Requests {
@@ -85,7 +88,10 @@ pub(super) async fn serve(stream: Prefixed, arrival: Arrival) -> Result<Option<B
     // HTTP is over and its futures are gone, so this is the only holder.
     let requests = Arc::into_inner(requests);
     let upgraded = requests.and_then(|requests| {
-        let upgraded = requests.upgraded.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let upgraded = requests
+            .upgraded
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         upgraded.map(|upgraded| (upgraded, requests.arrival))
     });
     let Some((upgraded, arrival)) = upgraded else {
@@ -129,13 +135,21 @@ impl Requests {
             listener: Arc::clone(&self.arrival.listener.name),
             code: response.status().as_u16(),
         };
-        self.arrival.gateway.metrics.http_requests.get_or_create(&labels).inc();
+        self.arrival
+            .gateway
+            .metrics
+            .http_requests
+            .get_or_create(&labels)
+            .inc();
         response
     }
 
     async fn route(&self, request: Request<Incoming>) -> Response<Body> {
         let Some(host) = host(&request) else {
-            return sentence(StatusCode::BAD_REQUEST, "The request has no valid Host header (RFC 9112 3.2).");
+            return sentence(
+                StatusCode::BAD_REQUEST,
+                "The request has no valid Host header (RFC 9112 3.2).",
+            );
         };
         if self.arrival.listener.speaks == Speaks::PlainRedirect {
             return self.to_https(host, &request);
@@ -143,7 +157,8 @@ impl Requests {
         let routes = &self.arrival.snapshot.routes;
         let wants_upgrade = upgrade::is_wanted(request.headers());
         let name = without_port(host);
-        let Some(Route { path, target, .. }) = routes.choose(Some(name), request.uri().path()) else {
+        let Some(Route { path, target, .. }) = routes.choose(Some(name), request.uri().path())
+        else {
             return match wants_upgrade {
                 true => self.lost_upgrade(name),
                 false => sentence(StatusCode::NOT_FOUND, "Nothing is served here."),
@@ -157,7 +172,12 @@ impl Requests {
         }
     }
 
-    fn upgrade(&self, pool: &Arc<Pool>, host: String, request: Request<Incoming>) -> Response<Body> {
+    fn upgrade(
+        &self,
+        pool: &Arc<Pool>,
+        host: String,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
         let (parts, _body) = request.into_parts();
         let accepted = match upgrade::check(&parts) {
             Ok(accepted) => accepted,
@@ -169,8 +189,13 @@ impl Requests {
             }
         };
         if self.arrival.gateway.drain.is_closing() {
-            let mut response = sentence(StatusCode::SERVICE_UNAVAILABLE, "The gateway is shutting down.");
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            let mut response = sentence(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The gateway is shutting down.",
+            );
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             return response;
         }
         let mut response = Response::new(Either::Left(Full::default()));
@@ -183,7 +208,10 @@ impl Requests {
         };
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
         if let Some(subprotocol) = accepted.subprotocol {
-            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+            headers.insert(
+                header::SEC_WEBSOCKET_PROTOCOL,
+                HeaderValue::from_static(subprotocol),
+            );
         }
         let upgraded = Upgraded {
             pool: Arc::clone(pool),
@@ -195,10 +223,18 @@ impl Requests {
 
     /// An upgrade where no pool is.
     fn lost_upgrade(&self, host: &str) -> Response<Body> {
-        let paths: Vec<_> = self.arrival.snapshot.routes.pool_paths(Some(host)).collect();
+        let paths: Vec<_> = self
+            .arrival
+            .snapshot
+            .routes
+            .pool_paths(Some(host))
+            .collect();
         let text = match paths.as_slice() {
             [] => "No WebSocket is served for this host.".to_owned(),
-            paths => format!("No WebSocket is served on this path, did you mean {}?", paths.join(" or ")),
+            paths => format!(
+                "No WebSocket is served on this path, did you mean {}?",
+                paths.join(" or ")
+            ),
         };
         sentence(StatusCode::NOT_FOUND, text)
     }
@@ -218,13 +254,19 @@ impl Requests {
 
 fn redirected(redirect: &Redirect, host: &str, request: &Request<Incoming>) -> Response<Body> {
     let uri = request.uri();
-    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let query = uri
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
     let to = redirect
         .to
         .replace("{host}", host)
         .replace("{path}", uri.path())
         .replace("{query}", &query);
-    let (Ok(location), Ok(status)) = (HeaderValue::from_str(&to), StatusCode::from_u16(redirect.status)) else {
+    let (Ok(location), Ok(status)) = (
+        HeaderValue::from_str(&to),
+        StatusCode::from_u16(redirect.status),
+    ) else {
         return sentence(StatusCode::BAD_REQUEST, "The request cannot be redirected.");
     };
     let mut response = sentence(status, format!("Go to {to}"));
@@ -250,7 +292,11 @@ fn host(request: &Request<Incoming>) -> Option<&str> {
 
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.is_empty() => name,
+        Some((name, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.is_empty() =>
+        {
+            name
+        }
         Some(_) | None => host,
     }
 }
@@ -262,8 +308,14 @@ fn sentence(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let mut response = Response::new(Either::Left(Full::from(text)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }

@@ -61,13 +61,20 @@ impl Snapshot {
     /// Reads every file that the configuration names. Answers all problems, not the first.
     pub fn build(config: &Config, metrics: &Metrics) -> Result<Built, Vec<Problem>> {
         let mut problems = Vec::new();
-        let needs_tls = config.listeners.iter().any(|listener| listener.speaks == Speaks::Tls);
+        let needs_tls = config
+            .listeners
+            .iter()
+            .any(|listener| listener.speaks == Speaks::Tls);
         let server = if needs_tls {
-            certificates::server(config).map_err(|found| problems.extend(found)).ok()
+            certificates::server(config)
+                .map_err(|found| problems.extend(found))
+                .ok()
         } else {
             None
         };
-        let routes = Routes::build(config, metrics).map_err(|found| problems.extend(found)).ok();
+        let routes = Routes::build(config, metrics)
+            .map_err(|found| problems.extend(found))
+            .ok();
         let (Some(routes), true) = (routes, problems.is_empty()) else {
             return Err(problems);
         };

@@ -107,11 +107,17 @@ pub enum Reason {
     PlainHttpOnTls,
     #[error("MQTT without TLS and WebSocket on a TLS port: the URL must begin with wss://")]
     MqttOnTls,
-    #[error("MQTT over TLS without WebSocket: this port speaks WebSocket, the URL must begin with wss:// and not mqtts://")]
+    #[error(
+        "MQTT over TLS without WebSocket: this port speaks WebSocket, the URL must begin with wss:// and not mqtts://"
+    )]
     MqttInTls,
-    #[error("TLS on a plain port: the URL must begin with http:// or ws://, or the port is another one")]
+    #[error(
+        "TLS on a plain port: the URL must begin with http:// or ws://, or the port is another one"
+    )]
     TlsOnPlain,
-    #[error("MQTT without WebSocket on an HTTP port: the URL must begin with ws:// and not mqtt://")]
+    #[error(
+        "MQTT without WebSocket on an HTTP port: the URL must begin with ws:// and not mqtt://"
+    )]
     MqttOnHttp,
     #[error("the TLS handshake failed: {error}")]
     TlsFailed {
@@ -244,27 +250,47 @@ impl Reason {
             // RFC 6455 5.5.1: answer with the same code; 1005 is the answer to none.
             Self::ClientClosed(1005) => (CloseCode::Normal, ""),
             Self::ClientClosed(code) => (CloseCode::from(*code), ""),
-            Self::Idle => (CloseCode::Policy, "silent for longer than the keepalive allows"),
+            Self::Idle => (
+                CloseCode::Policy,
+                "silent for longer than the keepalive allows",
+            ),
             Self::PingTimeout => (CloseCode::Policy, "WebSocket pings were not answered"),
             Self::ClientStalled => (CloseCode::Policy, "took no data for too long"),
             Self::ConnectTimeout => (CloseCode::Policy, "no MQTT CONNECT came in time"),
-            Self::Violation(Violation::Text) => (CloseCode::Unsupported, "MQTT needs binary frames, this was text"),
+            Self::Violation(Violation::Text) => (
+                CloseCode::Unsupported,
+                "MQTT needs binary frames, this was text",
+            ),
             Self::Violation(violation) => (violation.close_code(), "WebSocket protocol error"),
             Self::Malformed(_) => (CloseCode::Protocol, "malformed MQTT packet"),
-            Self::Connect(ConnectError::NotConnect(_)) => (CloseCode::Protocol, "the first MQTT packet must be CONNECT"),
-            Self::Connect(ConnectError::ClientIdTooLong) => (CloseCode::Policy, "the client id is too long"),
+            Self::Connect(ConnectError::NotConnect(_)) => {
+                (CloseCode::Protocol, "the first MQTT packet must be CONNECT")
+            }
+            Self::Connect(ConnectError::ClientIdTooLong) => {
+                (CloseCode::Policy, "the client id is too long")
+            }
             Self::Connect(_) => (CloseCode::Protocol, "malformed MQTT CONNECT"),
             Self::SecondConnect => (CloseCode::Protocol, "a second MQTT CONNECT"),
             Self::ConnectTooLarge => (CloseCode::Size, "MQTT CONNECT is over the limit"),
             Self::PacketTooLarge(_) => (CloseCode::Size, "MQTT packet is over the limit"),
-            Self::NoBroker(_) => (CloseCode::Again, "no broker took the session, try again later"),
+            Self::NoBroker(_) => (
+                CloseCode::Again,
+                "no broker took the session, try again later",
+            ),
             Self::Draining => (CloseCode::Restart, "the gateway is restarting"),
             Self::Drained | Self::Cut => (CloseCode::Away, "the gateway is shutting down"),
-            Self::BrokerRefused(_) => (CloseCode::Normal, "the broker refused the session, see CONNACK"),
-            Self::BrokerDisconnected(_) => (CloseCode::Normal, "the broker ended the session, see DISCONNECT"),
-            Self::BrokerClosed | Self::BrokerIo(_) | Self::BrokerGarbage(_) | Self::BrokerStalled => {
-                (CloseCode::Error, "the broker is gone")
-            }
+            Self::BrokerRefused(_) => (
+                CloseCode::Normal,
+                "the broker refused the session, see CONNACK",
+            ),
+            Self::BrokerDisconnected(_) => (
+                CloseCode::Normal,
+                "the broker ended the session, see DISCONNECT",
+            ),
+            Self::BrokerClosed
+            | Self::BrokerIo(_)
+            | Self::BrokerGarbage(_)
+            | Self::BrokerStalled => (CloseCode::Error, "the broker is gone"),
             Self::Vanished
             | Self::ClientIo(_)
             | Self::TlsTimeout
@@ -328,7 +354,9 @@ impl Reason {
     pub fn level(&self) -> Level {
         match self.who() {
             Who::Client | Who::Operator => Level::INFO,
-            Who::Broker if matches!(self, Self::BrokerRefused(_) | Self::BrokerDisconnected(_)) => Level::INFO,
+            Who::Broker if matches!(self, Self::BrokerRefused(_) | Self::BrokerDisconnected(_)) => {
+                Level::INFO
+            }
             Who::Broker => Level::WARN,
             Who::Gateway => Level::ERROR,
         }

@@ -151,9 +151,19 @@ impl Side {
     fn broke(self, error: io::Error) -> Reason {
         match (self, error.kind()) {
             // TLS without close_notify: the connection ended, how is no matter to MQTT.
-            (Self::Client, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => Reason::Vanished,
+            (
+                Self::Client,
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe,
+            ) => Reason::Vanished,
             (Self::Client, _) => Reason::ClientIo(error),
-            (Self::Broker, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => Reason::BrokerClosed,
+            (
+                Self::Broker,
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe,
+            ) => Reason::BrokerClosed,
             (Self::Broker, _) => Reason::BrokerIo(error),
         }
     }
@@ -167,7 +177,9 @@ impl Side {
 
     fn faulted(self, fault: Fault) -> Reason {
         match (self, fault) {
-            (Self::Broker, Fault::TooLarge(length)) => Reason::BrokerGarbage(format!("a packet of {length} bytes is over limits.packet")),
+            (Self::Broker, Fault::TooLarge(length)) => {
+                Reason::BrokerGarbage(format!("a packet of {length} bytes is over limits.packet"))
+            }
             (Self::Broker, fault) => Reason::BrokerGarbage(fault.to_string()),
             (Self::Client, Fault::Frame(violation)) => Reason::Violation(violation),
             (Self::Client, Fault::Packet(malformed)) => Reason::Malformed(malformed),
@@ -217,7 +229,9 @@ impl Relay {
             down.translator.watch(PacketType::Connack);
         }
         let now = Instant::now();
-        let told = connack.filter(|connack| connack.code != 0).map(|connack| Told::Refused(connack.code));
+        let told = connack
+            .filter(|connack| connack.code != 0)
+            .map(|connack| Told::Refused(connack.code));
         Self {
             client,
             broker,
@@ -251,7 +265,9 @@ impl Relay {
     }
 
     fn at_boundaries(&self) -> bool {
-        self.up.translator.at_boundary() && self.up.pending.is_empty() && self.down.translator.at_boundary()
+        self.up.translator.at_boundary()
+            && self.up.pending.is_empty()
+            && self.down.translator.at_boundary()
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
@@ -279,18 +295,37 @@ impl Relay {
     fn name_the_end(&self, reason: Reason) -> Reason {
         match (reason, self.told) {
             (Reason::BrokerClosed, Some(Told::Refused(code))) => Reason::BrokerRefused(code),
-            (Reason::BrokerClosed, Some(Told::Disconnected(code))) => Reason::BrokerDisconnected(code),
+            (Reason::BrokerClosed, Some(Told::Disconnected(code))) => {
+                Reason::BrokerDisconnected(code)
+            }
             // It was about to leave anyway: the broker heard DISCONNECT and was faster.
-            (Reason::BrokerClosed | Reason::BrokerIo(_), None) if self.leaving => Reason::Disconnected,
+            (Reason::BrokerClosed | Reason::BrokerIo(_), None) if self.leaving => {
+                Reason::Disconnected
+            }
             (reason, _) => reason,
         }
     }
 
     /// Moves what one read of `from` gives. True when something moved.
-    fn step(&mut self, from: Side, scratch: &mut Scratch, cx: &mut Context<'_>) -> Result<bool, Reason> {
+    fn step(
+        &mut self,
+        from: Side,
+        scratch: &mut Scratch,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, Reason> {
         let (lane, source, sink, far) = match from {
-            Side::Client => (&mut self.up, &mut self.client, &mut self.broker, Side::Broker),
-            Side::Broker => (&mut self.down, &mut self.broker, &mut self.client, Side::Client),
+            Side::Client => (
+                &mut self.up,
+                &mut self.client,
+                &mut self.broker,
+                Side::Broker,
+            ),
+            Side::Broker => (
+                &mut self.down,
+                &mut self.broker,
+                &mut self.client,
+                Side::Client,
+            ),
         };
         match lane.drain(sink, cx) {
             Poll::Ready(Ok(())) => {}
@@ -344,14 +379,24 @@ impl Relay {
 
     fn hear(&mut self, from: Side, signal: Signal) -> Result<(), Reason> {
         match (from, signal) {
-            (Side::Client, Signal::Control(Control::Ping(payload))) => self.down.owe(Opcode::Pong, payload),
-            (Side::Broker, Signal::Control(Control::Ping(payload))) => self.up.owe(Opcode::Pong, payload),
+            (Side::Client, Signal::Control(Control::Ping(payload))) => {
+                self.down.owe(Opcode::Pong, payload)
+            }
+            (Side::Broker, Signal::Control(Control::Ping(payload))) => {
+                self.up.owe(Opcode::Pong, payload)
+            }
             (_, Signal::Control(Control::Pong)) => {}
-            (Side::Client, Signal::Control(Control::Close(code))) => return Err(Reason::ClientClosed(code.into())),
+            (Side::Client, Signal::Control(Control::Close(code))) => {
+                return Err(Reason::ClientClosed(code.into()));
+            }
             (Side::Broker, Signal::Control(Control::Close(_))) => return Err(Reason::BrokerClosed),
-            (Side::Client, Signal::Packet(PacketType::Connect, _)) => return Err(Reason::SecondConnect),
+            (Side::Client, Signal::Packet(PacketType::Connect, _)) => {
+                return Err(Reason::SecondConnect);
+            }
             (Side::Client, Signal::Packet(_, _)) => self.leaving = true,
-            (Side::Broker, Signal::Packet(PacketType::Connack, packet)) => self.hear_connack(&packet),
+            (Side::Broker, Signal::Packet(PacketType::Connack, packet)) => {
+                self.hear_connack(&packet)
+            }
             (Side::Broker, Signal::Packet(_, packet)) => {
                 // MQTT 5 3.14.2.1: without a reason code it is 0x00.
                 self.told = Some(Told::Disconnected(packet.get(2).copied().unwrap_or(0)));
@@ -416,7 +461,11 @@ impl Relay {
     fn deadline(&self) -> Instant {
         let write = self.rules.timeouts.write;
         let stalls = [self.up.stalled, self.down.stalled];
-        let stall = stalls.into_iter().flatten().map(|since| since + write).min();
+        let stall = stalls
+            .into_iter()
+            .flatten()
+            .map(|since| since + write)
+            .min();
         let silence = match (self.rules.idle, self.up.stalled) {
             // While the broker takes nothing the client is not read: its silence is ours.
             (Some(idle), Some(since)) => since + write.max(idle),
@@ -428,7 +477,12 @@ impl Relay {
 }
 
 /// Writes at once; what the far side does not take becomes the lane's.
-fn write(lane: &mut Lane, sink: &mut Stream, written: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
+fn write(
+    lane: &mut Lane,
+    sink: &mut Stream,
+    written: &[u8],
+    cx: &mut Context<'_>,
+) -> io::Result<()> {
     let mut taken = 0;
     while taken < written.len() {
         match Pin::new(&mut *sink).poll_write(cx, &written[taken..]) {

@@ -42,9 +42,9 @@ impl Host {
         match self {
             Self::Any => true,
             Self::Exact(name) => host.is_some_and(|host| host.eq_ignore_ascii_case(name)),
-            Self::Wildcard(suffix) => host.and_then(|host| host.find('.').map(|at| (at, host))).is_some_and(|(at, host)| {
-                at > 0 && host[at..].eq_ignore_ascii_case(suffix)
-            }),
+            Self::Wildcard(suffix) => host
+                .and_then(|host| host.find('.').map(|at| (at, host)))
+                .is_some_and(|(at, host)| at > 0 && host[at..].eq_ignore_ascii_case(suffix)),
         }
     }
 }
@@ -65,7 +65,10 @@ impl Routes {
             let target = match &route.action {
                 // A pool that failed is a problem already, and shifts the others: nothing is built then.
                 Action::Pool(at) => pools.get(*at).map(|pool| Target::Pool(Arc::clone(pool))),
-                Action::Site(site) => SiteService::new(site).map_err(|problem| problems.push(problem)).ok().map(Target::Site),
+                Action::Site(site) => SiteService::new(site)
+                    .map_err(|problem| problems.push(problem))
+                    .ok()
+                    .map(Target::Site),
                 Action::Redirect(redirect) => Some(Target::Redirect(redirect.clone())),
             };
             let host = match route.host.as_deref() {
@@ -89,7 +92,9 @@ impl Routes {
 
     /// The route of a request. A more specific host wins over a longer path.
     pub(super) fn choose(&self, host: Option<&str>, path: &str) -> Option<&Route> {
-        self.routes.iter().find(|route| route.host.covers(host) && is_below(path, &route.path))
+        self.routes
+            .iter()
+            .find(|route| route.host.covers(host) && is_below(path, &route.path))
     }
 
     /// The paths of this host that lead to a pool, for the answer to an upgrade elsewhere.
@@ -103,7 +108,10 @@ impl Routes {
 
 /// `/mqtt` covers `/mqtt` and `/mqtt/x`, not `/mqttx`.
 fn is_below(path: &str, prefix: &str) -> bool {
-    prefix == "/" || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    prefix == "/"
+        || path
+            .strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]

@@ -86,11 +86,21 @@ async fn serve(start: Start, record: &mut Record, membership: &Membership) -> En
 
 /// From the 101 to a broker that took the session.
 async fn open(start: Start, record: &mut Record) -> Result<Box<Relay>, Box<Ended>> {
-    let Start { mut stream, early, pool, host, arrival } = start;
+    let Start {
+        mut stream,
+        early,
+        pool,
+        host,
+        arrival,
+    } = start;
     let limits = arrival.snapshot.limits;
     let timeouts = arrival.snapshot.timeouts;
     let traffic = &arrival.gateway.metrics.traffic;
-    let mut reading = Reading::new(early, limits.connect, traffic.counters(arrival.worker, Direction::Up));
+    let mut reading = Reading::new(
+        early,
+        limits.connect,
+        traffic.counters(arrival.worker, Direction::Up),
+    );
     let deadline = Instant::now() + timeouts.connect;
     let packet = match timeout_at(deadline, reading.connect(&mut stream)).await {
         Ok(Ok(packet)) => packet,
@@ -143,7 +153,13 @@ async fn open(start: Start, record: &mut Record) -> Result<Box<Relay>, Box<Ended
     up.enter_session(packet_limits, joined.output, Masks::new(mask_seed()));
     let rules = Rules {
         version: connect.version,
-        idle: idle_limit(joined.connack.and_then(|connack| connack.server_keepalive).unwrap_or(connect.keepalive), &timeouts),
+        idle: idle_limit(
+            joined
+                .connack
+                .and_then(|connack| connack.server_keepalive)
+                .unwrap_or(connect.keepalive),
+            &timeouts,
+        ),
         timeouts,
     };
     Ok(Box::new(Relay::new(
@@ -169,9 +185,17 @@ fn mask_seed() -> u64 {
 /// Before CONNACK: MQTT's answer where there is one.
 fn refused(client: Stream, reason: Reason, version: Option<Version>) -> Box<Ended> {
     let mut pending = Vec::new();
-    let connack = version.zip(reason.mqtt()).and_then(|(version, code)| Connack::refuse(version, code));
+    let connack = version
+        .zip(reason.mqtt())
+        .and_then(|(version, code)| Connack::refuse(version, code));
     if let Some(packet) = connack {
-        data_header(&mut pending, Opcode::Binary, true, packet.len() as u64, None);
+        data_header(
+            &mut pending,
+            Opcode::Binary,
+            true,
+            packet.len() as u64,
+            None,
+        );
         pending.extend_from_slice(&packet);
     }
     Box::new(Ended {
@@ -197,7 +221,8 @@ impl Reading {
             frame: u64::MAX,
         };
         let input = Input::Frames(FrameReader::new(Peer::Client));
-        let mut translator = Translator::new(input, Output::Stream, limits, Masks::new(0), counters);
+        let mut translator =
+            Translator::new(input, Output::Stream, limits, Masks::new(0), counters);
         translator.watch(PacketType::Connect);
         Self {
             translator,
@@ -210,11 +235,14 @@ impl Reading {
         let mut written = Vec::new();
         loop {
             let mut input = &self.unread[..];
-            let signal = self.translator.translate(&mut input, &mut written, usize::MAX);
+            let signal = self
+                .translator
+                .translate(&mut input, &mut written, usize::MAX);
             let used = self.unread.len() - input.len();
             self.unread.drain(..used);
             let other = PacketType::ALL.iter().find(|packet_type| {
-                **packet_type != PacketType::Connect && self.translator.tally.packets[packet_type.index()] > 0
+                **packet_type != PacketType::Connect
+                    && self.translator.tally.packets[packet_type.index()] > 0
             });
             if let Some(other) = other {
                 return Err(Reason::Connect(ConnectError::NotConnect(*other)));
@@ -225,7 +253,9 @@ impl Reading {
                 Fault::Packet(malformed) => Reason::Malformed(malformed),
             })? {
                 Some(Signal::Packet(_, packet)) => return Ok(packet),
-                Some(Signal::Control(Control::Close(code))) => return Err(Reason::ClientClosed(code.into())),
+                Some(Signal::Control(Control::Close(code))) => {
+                    return Err(Reason::ClientClosed(code.into()));
+                }
                 Some(Signal::Control(Control::Ping(payload))) => {
                     let mut pong = Vec::new();
                     control(&mut pong, Opcode::Pong, &payload, None);
@@ -261,11 +291,24 @@ impl Reading {
 async fn say_goodbye(ended: Ended, record: &mut Record) {
     /// For our last bytes; for the client's answer to them.
     const PATIENCE: Duration = Duration::from_secs(2);
-    let Ended { mut client, mut pending, at_packet_boundary, at_frame_boundary, broker, reason } = ended;
+    let Ended {
+        mut client,
+        mut pending,
+        at_packet_boundary,
+        at_frame_boundary,
+        broker,
+        reason,
+    } = ended;
     if at_packet_boundary && record.phase == Phase::Relay {
         let said = reason.mqtt().zip(record.version);
         if let Some(packet) = said.and_then(|(code, version)| mqtt::disconnect(version, code)) {
-            data_header(&mut pending, Opcode::Binary, true, packet.len() as u64, None);
+            data_header(
+                &mut pending,
+                Opcode::Binary,
+                true,
+                packet.len() as u64,
+                None,
+            );
             pending.extend_from_slice(&packet);
         }
     }
@@ -359,7 +402,11 @@ impl Record {
             self.user_name = connect.user_name.map(str::to_owned);
         }
         let version = connect.version.name();
-        self.gateway.metrics.connects.get_or_create(&ByVersion { version }).inc();
+        self.gateway
+            .metrics
+            .connects
+            .get_or_create(&ByVersion { version })
+            .inc();
     }
 
     fn joined(&mut self, joined: &Joined) {
@@ -388,10 +435,13 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let reason = self.reason.take().unwrap_or(match std::thread::panicking() {
-            true => Reason::Panicked,
-            false => Reason::Cut,
-        });
+        let reason = self
+            .reason
+            .take()
+            .unwrap_or(match std::thread::panicking() {
+                true => Reason::Panicked,
+                false => Reason::Cut,
+            });
         let labels = ByOutcome {
             who: reason.who().name(),
             phase: self.phase.name(),
@@ -401,8 +451,13 @@ impl Drop for Record {
         metrics.outcomes.get_or_create(&labels).inc();
         let seconds = self.began.elapsed().as_secs_f64();
         if self.broker.is_some() {
-            let pool = ByPool { pool: Arc::clone(&self.pool) };
-            metrics.session_seconds.get_or_create(&pool).observe(seconds);
+            let pool = ByPool {
+                pool: Arc::clone(&self.pool),
+            };
+            metrics
+                .session_seconds
+                .get_or_create(&pool)
+                .observe(seconds);
         }
         if !self.told {
             return;

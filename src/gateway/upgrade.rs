@@ -50,12 +50,20 @@ impl Refusal {
 
     pub(super) fn sentence(self) -> &'static str {
         match self {
-            Self::NotAnUpgrade => "This path speaks MQTT over WebSocket: connect an MQTT client to it with wss:// (or ws://), not a browser page or an HTTP client.",
+            Self::NotAnUpgrade => {
+                "This path speaks MQTT over WebSocket: connect an MQTT client to it with wss:// (or ws://), not a browser page or an HTTP client."
+            }
             Self::Method => "A WebSocket handshake is a GET request (RFC 6455 4.1).",
-            Self::HttpVersion => "A WebSocket handshake needs HTTP/1.1 or newer (RFC 6455 4.1). Behind nginx: proxy_http_version 1.1.",
+            Self::HttpVersion => {
+                "A WebSocket handshake needs HTTP/1.1 or newer (RFC 6455 4.1). Behind nginx: proxy_http_version 1.1."
+            }
             Self::WebSocketVersion => "This server speaks WebSocket version 13 (RFC 6455 4.4).",
-            Self::Key => "Sec-WebSocket-Key is missing, given twice or not 16 bytes in base64 (RFC 6455 4.1).",
-            Self::Subprotocol => "None of the subprotocols in Sec-WebSocket-Protocol is MQTT: offer \"mqtt\", or none.",
+            Self::Key => {
+                "Sec-WebSocket-Key is missing, given twice or not 16 bytes in base64 (RFC 6455 4.1)."
+            }
+            Self::Subprotocol => {
+                "None of the subprotocols in Sec-WebSocket-Protocol is MQTT: offer \"mqtt\", or none."
+            }
         }
     }
 
@@ -67,7 +75,10 @@ impl Refusal {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
             }
             Self::WebSocketVersion => {
-                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                headers.insert(
+                    header::SEC_WEBSOCKET_VERSION,
+                    HeaderValue::from_static("13"),
+                );
             }
             Self::Method => {
                 headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
@@ -97,7 +108,10 @@ pub(super) fn check(request: &request::Parts) -> Result<Accepted, Refusal> {
     if !has_token(headers, &header::CONNECTION, "upgrade") {
         return Err(Refusal::NotAnUpgrade);
     }
-    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .is_none_or(|version| version != "13")
+    {
         return Err(Refusal::WebSocketVersion);
     }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
@@ -119,7 +133,11 @@ fn subprotocol(headers: &HeaderMap) -> Result<Option<&'static str>, Refusal> {
         }
         offered = true;
     }
-    if offered { Err(Refusal::Subprotocol) } else { Ok(None) }
+    if offered {
+        Err(Refusal::Subprotocol)
+    } else {
+        Ok(None)
+    }
 }
 
 /// 16 bytes in base64: 22 digits and two signs of padding.
@@ -180,7 +198,10 @@ mod tests {
 
     #[test]
     fn the_first_known_subprotocol_is_echoed_as_it_was_offered() {
-        let of = |value| checked(|request| set(request, "sec-websocket-protocol", value)).map(|accepted| accepted.subprotocol);
+        let of = |value| {
+            checked(|request| set(request, "sec-websocket-protocol", value))
+                .map(|accepted| accepted.subprotocol)
+        };
         assert_eq!(of("mqtt"), Ok(Some("mqtt")));
         assert_eq!(of("mqttv3.1, mqtt"), Ok(Some("mqttv3.1")));
         assert_eq!(of("chat, mqtt-v5"), Ok(Some("mqtt-v5")));
@@ -193,16 +214,30 @@ mod tests {
         let with = |name, value| checked(|request| set(request, name, value)).unwrap_err();
         assert_eq!(with("upgrade", "h2c"), Refusal::NotAnUpgrade);
         assert_eq!(with("connection", "keep-alive"), Refusal::NotAnUpgrade);
-        assert_eq!(with("sec-websocket-version", "8"), Refusal::WebSocketVersion);
+        assert_eq!(
+            with("sec-websocket-version", "8"),
+            Refusal::WebSocketVersion
+        );
         assert_eq!(with("sec-websocket-key", "c2hvcnQ="), Refusal::Key);
-        assert_eq!(with("sec-websocket-key", "not base64 at all......."), Refusal::Key);
+        assert_eq!(
+            with("sec-websocket-key", "not base64 at all......."),
+            Refusal::Key
+        );
         let post = checked(|request| *request = std::mem::take(request).method(Method::POST));
         assert_eq!(post, Err(Refusal::Method));
         let old = checked(|request| *request = std::mem::take(request).version(Version::HTTP_10));
         assert_eq!(old, Err(Refusal::HttpVersion));
-        let no_key = checked(|request| drop(request.headers_mut().unwrap().remove("sec-websocket-key")));
+        let no_key =
+            checked(|request| drop(request.headers_mut().unwrap().remove("sec-websocket-key")));
         assert_eq!(no_key, Err(Refusal::Key));
-        let no_version = checked(|request| drop(request.headers_mut().unwrap().remove("sec-websocket-version")));
+        let no_version = checked(|request| {
+            drop(
+                request
+                    .headers_mut()
+                    .unwrap()
+                    .remove("sec-websocket-version"),
+            )
+        });
         assert_eq!(no_version, Err(Refusal::WebSocketVersion));
     }
 }

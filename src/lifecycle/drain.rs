@@ -89,7 +89,11 @@ impl Drain {
     }
 
     pub fn join(&self) -> Membership {
-        let mut members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut members = self
+            .shared
+            .members
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let member = Arc::new(Member {
             asked: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -103,7 +107,11 @@ impl Drain {
     }
 
     pub fn members(&self) -> usize {
-        self.shared.members.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.shared
+            .members
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 
     /// Nothing new begins from here on.
@@ -131,7 +139,10 @@ impl Drain {
         // Tasks hear of the cut at their next wake-up and end without waiting for anyone.
         let ended = tokio::time::timeout(Duration::from_secs(2), self.shared.tracker.wait()).await;
         if ended.is_err() {
-            tracing::error!(tasks = self.shared.tracker.len(), "tasks did not end when they were cut");
+            tracing::error!(
+                tasks = self.shared.tracker.len(),
+                "tasks did not end when they were cut"
+            );
         }
         Ended { asked, cut }
     }
@@ -172,7 +183,11 @@ impl Drain {
     }
 
     fn not_yet_asked(&self) -> Vec<Arc<Member>> {
-        let members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let members = self
+            .shared
+            .members
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         members
             .iter()
             .filter(|member| !member.asked.load(Ordering::Relaxed))
@@ -199,7 +214,11 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let mut members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut members = self
+            .shared
+            .members
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let at = self.member.at.load(Ordering::Relaxed);
         members.swap_remove(at);
         if let Some(moved) = members.get(at) {
@@ -234,7 +253,13 @@ mod tests {
         let begun = Instant::now();
         let ended = drain.run(pace(200, 60)).await;
         let took = begun.elapsed().as_secs_f64();
-        assert_eq!(ended, Ended { asked: 1000, cut: 0 });
+        assert_eq!(
+            ended,
+            Ended {
+                asked: 1000,
+                cut: 0
+            }
+        );
         assert!((4.75..5.25).contains(&took), "took {took} s");
         assert_eq!(drain.members(), 0);
     }

@@ -115,7 +115,12 @@ mod tests {
 
     #[test]
     fn garbage_is_not_a_connack() {
-        for packet in [&b"\x30\x02\x00\x00"[..], b"\x20\x01\x00", b"\x20\x05\x00\x00\x02\x13\x00", b"HTTP"] {
+        for packet in [
+            &b"\x30\x02\x00\x00"[..],
+            b"\x20\x01\x00",
+            b"\x20\x05\x00\x00\x02\x13\x00",
+            b"HTTP",
+        ] {
             assert_eq!(ConnackFields::read(packet, Version::V5), None);
         }
     }

@@ -120,7 +120,9 @@ impl<'a> Connect<'a> {
 /// level that we do not know is answered as the nearest one is.
 pub fn version_of(packet: &[u8]) -> Option<Version> {
     let mut reader = HeaderReader::default();
-    let header = packet.iter().find_map(|byte| reader.push(*byte).ok().flatten())?;
+    let header = packet
+        .iter()
+        .find_map(|byte| reader.push(*byte).ok().flatten())?;
     let mut fields = Fields {
         rest: &packet[header.bytes().len()..],
     };
@@ -215,7 +217,10 @@ mod tests {
             packet[at] = byte;
             Connect::read(&packet, 23).unwrap_err()
         };
-        assert_eq!(change(0, 0x30), ConnectError::NotConnect(PacketType::Publish));
+        assert_eq!(
+            change(0, 0x30),
+            ConnectError::NotConnect(PacketType::Publish)
+        );
         assert_eq!(change(0, 0x11), ConnectError::ReservedFlag);
         assert_eq!(change(4, b'X'), ConnectError::ProtocolName);
         assert_eq!(change(8, 6), ConnectError::ProtocolLevel(6));

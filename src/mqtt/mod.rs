@@ -49,7 +49,8 @@ impl<'a> Fields<'a> {
     }
 
     fn two_bytes(&mut self) -> Option<u16> {
-        self.take(2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+        self.take(2)
+            .map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
     /// Two bytes of length, then as many bytes (MQTT 5 1.5.4, 1.5.6).

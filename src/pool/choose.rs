@@ -68,7 +68,10 @@ mod tests {
 
     #[test]
     fn turns_are_spread_and_not_bunched() {
-        let mut turns = RoundRobin { weights: vec![5, 1, 1], standing: vec![0; 3] };
+        let mut turns = RoundRobin {
+            weights: vec![5, 1, 1],
+            standing: vec![0; 3],
+        };
         let order: Vec<_> = (0..7).filter_map(|_| turns.next(|_| true)).collect();
         assert_eq!(order, [0, 0, 1, 0, 2, 0, 0]);
     }

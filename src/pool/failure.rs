@@ -13,7 +13,9 @@ pub enum Failure {
     NoAddress,
     #[error("connection refused: is the broker running and the port right?")]
     Refused,
-    #[error("no free source port towards it: source ports exhausted (net.ipv4.ip_local_port_range)")]
+    #[error(
+        "no free source port towards it: source ports exhausted (net.ipv4.ip_local_port_range)"
+    )]
     SourcePorts,
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
@@ -52,7 +54,9 @@ pub enum HandshakeFailure {
     Header(&'static str),
     #[error("it chose the subprotocol `{0}`, which was not offered")]
     Subprotocol(String),
-    #[error("it closed the connection without an answer: does it want another path or subprotocol?")]
+    #[error(
+        "it closed the connection without an answer: does it want another path or subprotocol?"
+    )]
     Closed,
     #[error("{0}")]
     Io(#[source] io::Error),

@@ -15,18 +15,29 @@ use crate::websocket::{derive_accept_key, generate_key};
 const HEAD: usize = 8 * 1024;
 
 /// Upgrades the stream. Answers the bytes that came behind the answer's head.
-pub(super) async fn upgrade(pool: &Pool, broker: &Broker, client: &Client<'_>, stream: &mut Stream) -> Result<Vec<u8>, HandshakeFailure> {
+pub(super) async fn upgrade(
+    pool: &Pool,
+    broker: &Broker,
+    client: &Client<'_>,
+    stream: &mut Stream,
+) -> Result<Vec<u8>, HandshakeFailure> {
     let key = generate_key();
     let request = request(pool, broker, client, &key);
-    stream.write_all(request.as_bytes()).await.map_err(HandshakeFailure::Io)?;
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .map_err(HandshakeFailure::Io)?;
     stream.flush().await.map_err(HandshakeFailure::Io)?;
     let mut head = Vec::with_capacity(512);
     loop {
-        let read = stream.read_buf(&mut head).await.map_err(|error| match error.kind() {
-            // A broker that closes with our request unread sends a reset.
-            std::io::ErrorKind::ConnectionReset => HandshakeFailure::Closed,
-            _ => HandshakeFailure::Io(error),
-        })?;
+        let read = stream
+            .read_buf(&mut head)
+            .await
+            .map_err(|error| match error.kind() {
+                // A broker that closes with our request unread sends a reset.
+                std::io::ErrorKind::ConnectionReset => HandshakeFailure::Closed,
+                _ => HandshakeFailure::Io(error),
+            })?;
         if read == 0 {
             return Err(HandshakeFailure::Closed);
         }
@@ -79,14 +90,21 @@ fn check(head: &[u8], key: &str, subprotocol: &str) -> Result<Option<usize>, Han
     let end = match response.parse(head) {
         Ok(httparse::Status::Complete(end)) => end,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(_) => return Err(HandshakeFailure::NotHttp(head.first().copied().unwrap_or(0))),
+        Err(_) => {
+            return Err(HandshakeFailure::NotHttp(
+                head.first().copied().unwrap_or(0),
+            ));
+        }
     };
     match response.code {
         Some(101) => {}
         code => return Err(HandshakeFailure::Status(code.unwrap_or(0))),
     }
     let value = |name: &str| {
-        let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+        let header = response
+            .headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(header.value).ok().map(str::trim)
     };
     if !value("Upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket")) {
@@ -100,7 +118,9 @@ fn check(head: &[u8], key: &str, subprotocol: &str) -> Result<Option<usize>, Han
     }
     // A broker that names none has not refused: some never answer the header.
     match value("Sec-WebSocket-Protocol") {
-        Some(chosen) if chosen != subprotocol => Err(HandshakeFailure::Subprotocol(chosen.to_owned())),
+        Some(chosen) if chosen != subprotocol => {
+            Err(HandshakeFailure::Subprotocol(chosen.to_owned()))
+        }
         Some(_) | None => Ok(Some(end)),
     }
 }

@@ -73,7 +73,11 @@ impl fmt::Display for JoinError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "no broker took the session")?;
         for (at, (broker, failure)) in self.attempts.iter().enumerate() {
-            write!(out, "{}{broker}: {failure}", if at == 0 { ": " } else { "; " })?;
+            write!(
+                out,
+                "{}{broker}: {failure}",
+                if at == 0 { ": " } else { "; " }
+            )?;
         }
         if self.late {
             write!(out, "; no time left for another (timeouts.join)")?;
@@ -86,7 +90,11 @@ impl std::error::Error for JoinError {}
 
 impl Pool {
     /// Tries each broker at most once.
-    pub async fn join(&self, joining: &Joining<'_>, metrics: &Metrics) -> Result<Joined, JoinError> {
+    pub async fn join(
+        &self,
+        joining: &Joining<'_>,
+        metrics: &Metrics,
+    ) -> Result<Joined, JoinError> {
         let deadline = Instant::now() + self.timeouts.join;
         let mut tried = Vec::new();
         let mut attempts = Vec::new();
@@ -98,7 +106,12 @@ impl Pool {
                     return Ok(joined);
                 }
                 Ok(Err(failure)) => failure,
-                Err(_) => return Err(JoinError { attempts, late: true }),
+                Err(_) => {
+                    return Err(JoinError {
+                        attempts,
+                        late: true,
+                    });
+                }
             };
             tracing::debug!(pool = %self.name, broker = %broker.label, %failure, "broker failed before CONNACK");
             let labels = ByBrokerCause {
@@ -110,10 +123,18 @@ impl Pool {
             attempts.push((Arc::clone(&broker.label), failure));
             tried.push(at);
         }
-        Err(JoinError { attempts, late: false })
+        Err(JoinError {
+            attempts,
+            late: false,
+        })
     }
 
-    async fn attempt(&self, broker: &Arc<Broker>, joining: &Joining<'_>, metrics: &Metrics) -> Result<Joined, Failure> {
+    async fn attempt(
+        &self,
+        broker: &Arc<Broker>,
+        joining: &Joining<'_>,
+        metrics: &Metrics,
+    ) -> Result<Joined, Failure> {
         let by_pool = ByPool {
             pool: Arc::clone(&self.name),
         };
@@ -143,7 +164,10 @@ impl Pool {
             .await
             .map_err(|_elapsed| Failure::ConnackTimeout)??;
         let waited = connected.elapsed().as_secs_f64();
-        metrics.connack_seconds.get_or_create(&by_pool).observe(waited);
+        metrics
+            .connack_seconds
+            .get_or_create(&by_pool)
+            .observe(waited);
         if let Some(connack) = answer.connack {
             let labels = ByConnack {
                 pool: Arc::clone(&self.name),
@@ -168,12 +192,24 @@ impl Pool {
     }
 
     /// Reads until the first packet is whole.
-    async fn connack(&self, stream: &mut Stream, early: Vec<u8>, broker: &Broker, joining: &Joining<'_>) -> Result<Answer, Failure> {
+    async fn connack(
+        &self,
+        stream: &mut Stream,
+        early: Vec<u8>,
+        broker: &Broker,
+        joining: &Joining<'_>,
+    ) -> Result<Answer, Failure> {
         let input = match broker.transport.is_websocket() {
             true => Input::Frames(FrameReader::new(Peer::Broker)),
             false => Input::Stream,
         };
-        let mut down = Translator::new(input, joining.output, joining.limits, Masks::new(0), joining.counters.clone());
+        let mut down = Translator::new(
+            input,
+            joining.output,
+            joining.limits,
+            Masks::new(0),
+            joining.counters.clone(),
+        );
         for packet_type in &PacketType::ALL[1..] {
             down.watch(*packet_type);
         }
@@ -181,15 +217,23 @@ impl Pool {
         let mut read = early;
         loop {
             let mut input = &read[..];
-            while let Some(signal) = down.translate(&mut input, &mut written, usize::MAX).map_err(Failure::Garbage)? {
+            while let Some(signal) = down
+                .translate(&mut input, &mut written, usize::MAX)
+                .map_err(Failure::Garbage)?
+            {
                 let (packet_type, packet) = match signal {
                     Signal::Packet(packet_type, packet) => (packet_type, packet),
-                    Signal::Control(crate::websocket::Control::Close(_)) => return Err(Failure::Closed),
+                    Signal::Control(crate::websocket::Control::Close(_)) => {
+                        return Err(Failure::Closed);
+                    }
                     // A pong is owed, but CONNACK will come before it is missed.
                     Signal::Control(_) => continue,
                 };
                 let connack = match packet_type {
-                    PacketType::Connack => Some(ConnackFields::read(&packet, joining.version).ok_or(Failure::BrokenConnack)?),
+                    PacketType::Connack => Some(
+                        ConnackFields::read(&packet, joining.version)
+                            .ok_or(Failure::BrokenConnack)?,
+                    ),
                     PacketType::Auth if joining.version == Version::V5 => None,
                     other => return Err(Failure::NotConnack(other)),
                 };
@@ -197,13 +241,20 @@ impl Pool {
                     down.unwatch(*packet_type);
                 }
                 let unread = input.to_vec();
-                return Ok(Answer { down, written, unread, connack });
+                return Ok(Answer {
+                    down,
+                    written,
+                    unread,
+                    connack,
+                });
             }
             read.clear();
             match stream.read_buf(&mut read).await {
                 Ok(0) => return Err(Failure::Closed),
                 Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Err(Failure::Closed),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                    return Err(Failure::Closed);
+                }
                 Err(error) => return Err(Failure::Io(error)),
             }
         }
@@ -228,7 +279,13 @@ async fn send_connect(stream: &mut Stream, connect: &[u8], broker: &Broker) -> R
     let mut bytes = Vec::with_capacity(connect.len() + 14);
     if broker.transport.is_websocket() {
         let mask = fastrand::u32(..).to_ne_bytes();
-        data_header(&mut bytes, Opcode::Binary, true, connect.len() as u64, Some(mask));
+        data_header(
+            &mut bytes,
+            Opcode::Binary,
+            true,
+            connect.len() as u64,
+            Some(mask),
+        );
         let start = bytes.len();
         bytes.extend_from_slice(connect);
         xor(&mut bytes[start..], mask);

@@ -57,7 +57,11 @@ pub struct Seat {
 
 impl Pool {
     /// Reads the CA file, if the pool names one. Fails on what the file or a server name has wrong.
-    pub fn new(config: &model::Pool, timeouts: Timeouts, metrics: &Metrics) -> Result<Self, Problem> {
+    pub fn new(
+        config: &model::Pool,
+        timeouts: Timeouts,
+        metrics: &Metrics,
+    ) -> Result<Self, Problem> {
         let name: Name = config.name.as_str().into();
         let brokers = config
             .brokers
@@ -65,7 +69,9 @@ impl Pool {
             .map(|broker| Broker::new(&name, broker, &config.tls, metrics).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            turn: Mutex::new(RoundRobin::new(config.brokers.iter().map(|broker| broker.weight))),
+            turn: Mutex::new(RoundRobin::new(
+                config.brokers.iter().map(|broker| broker.weight),
+            )),
             name,
             brokers,
             subprotocol: config.subprotocol.clone(),
@@ -96,8 +102,12 @@ impl Broker {
         let label: Name = config.url.as_str().into();
         let tls = if config.transport.is_tls() {
             let name = policy.server_name.as_ref().unwrap_or(&config.host);
-            let name = ServerName::try_from(name.clone())
-                .map_err(|error| Problem::new(&config.place, format!("`{name}` is no server name: {error}")))?;
+            let name = ServerName::try_from(name.clone()).map_err(|error| {
+                Problem::new(
+                    &config.place,
+                    format!("`{name}` is no server name: {error}"),
+                )
+            })?;
             Some((certificates::broker(policy, config.transport)?, name))
         } else {
             None

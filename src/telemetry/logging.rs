@@ -19,15 +19,19 @@ pub struct Logging {
 impl Logging {
     /// Installs the process's log. Fails when the filter cannot be read or a log is there already.
     pub fn install(log: &Log) -> anyhow::Result<Self> {
-        let filter = EnvFilter::try_new(&log.level).with_context(|| format!("log.level `{}` cannot be read", log.level))?;
+        let filter = EnvFilter::try_new(&log.level)
+            .with_context(|| format!("log.level `{}` cannot be read", log.level))?;
         let (writer, guard) = NonBlockingBuilder::default()
             .buffered_lines_limit(QUEUE)
             .lossy(true)
             .thread_name("log")
             .finish(std::io::stderr());
         let dropped = writer.error_counter();
-        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-        let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr())
+            && std::env::var_os("NO_COLOR").is_none();
+        let base = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(writer);
         match log.format {
             LogFormat::Text => base.with_ansi(colours).try_init(),
             LogFormat::Json => base.json().flatten_event(true).try_init(),

@@ -49,12 +49,16 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// From a handshake on loopback to a client on a bad line.
 fn handshake_seconds() -> Histogram {
-    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
+    Histogram::new([
+        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    ])
 }
 
 /// From a page that is left at once to a device that stays for a week.
 fn session_seconds() -> Histogram {
-    Histogram::new([1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 604_800.0])
+    Histogram::new([
+        1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 604_800.0,
+    ])
 }
 
 /// The process's metrics. Cloned handles; fetch what a connection needs once, not per packet.
@@ -127,28 +131,112 @@ impl Metrics {
         let ours = registry.sub_registry_with_prefix("tidegate");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         ours.register("build", "The running build", build);
-        ours.register("connections", "Open client connections", self.connections.clone());
-        ours.register("connections_accepted", "Client connections accepted", self.accepted.clone());
-        ours.register("accept_errors", "Failed accepts: out of file descriptors or memory", self.accept_errors.clone());
-        ours.register("refused", "Connections and sessions turned away by a limit or a drain", self.refused.clone());
-        ours.register("tls_handshakes", "TLS handshakes done", self.tls_handshakes.clone());
-        ours.register("tls_failures", "TLS handshakes failed, by cause", self.tls_failures.clone());
-        ours.register("tls_handshake_seconds", "From accept to the end of the TLS handshake", self.tls_seconds.clone());
-        ours.register("http_requests", "HTTP requests answered, upgrades (101) included", self.http_requests.clone());
-        ours.register("connects", "CONNECT packets read, by MQTT version", self.connects.clone());
-        ours.register("sessions", "Sessions joined to a broker now", self.sessions.clone());
-        ours.register("sessions_joined", "Sessions that were joined to a broker", self.sessions_joined.clone());
-        ours.register("connacks", "CONNACK codes of brokers, those that were retried included", self.connacks.clone());
-        ours.register("broker_failures", "Attempts at a broker that failed before CONNACK", self.broker_failures.clone());
-        ours.register("broker_connect_seconds", "Name, TCP, TLS and WebSocket handshake with a broker", self.broker_connect_seconds.clone());
-        ours.register("connack_seconds", "From forwarding CONNECT to CONNACK", self.connack_seconds.clone());
-        ours.register("session_seconds", "Length of sessions, at their end", self.session_seconds.clone());
-        ours.register("outcomes", "Ends of connections and sessions: who ended it, in which phase, why", self.outcomes.clone());
-        ours.register("certificate_not_after_timestamp_seconds", "End of a certificate's validity, Unix time", self.certificate_not_after.clone());
+        ours.register(
+            "connections",
+            "Open client connections",
+            self.connections.clone(),
+        );
+        ours.register(
+            "connections_accepted",
+            "Client connections accepted",
+            self.accepted.clone(),
+        );
+        ours.register(
+            "accept_errors",
+            "Failed accepts: out of file descriptors or memory",
+            self.accept_errors.clone(),
+        );
+        ours.register(
+            "refused",
+            "Connections and sessions turned away by a limit or a drain",
+            self.refused.clone(),
+        );
+        ours.register(
+            "tls_handshakes",
+            "TLS handshakes done",
+            self.tls_handshakes.clone(),
+        );
+        ours.register(
+            "tls_failures",
+            "TLS handshakes failed, by cause",
+            self.tls_failures.clone(),
+        );
+        ours.register(
+            "tls_handshake_seconds",
+            "From accept to the end of the TLS handshake",
+            self.tls_seconds.clone(),
+        );
+        ours.register(
+            "http_requests",
+            "HTTP requests answered, upgrades (101) included",
+            self.http_requests.clone(),
+        );
+        ours.register(
+            "connects",
+            "CONNECT packets read, by MQTT version",
+            self.connects.clone(),
+        );
+        ours.register(
+            "sessions",
+            "Sessions joined to a broker now",
+            self.sessions.clone(),
+        );
+        ours.register(
+            "sessions_joined",
+            "Sessions that were joined to a broker",
+            self.sessions_joined.clone(),
+        );
+        ours.register(
+            "connacks",
+            "CONNACK codes of brokers, those that were retried included",
+            self.connacks.clone(),
+        );
+        ours.register(
+            "broker_failures",
+            "Attempts at a broker that failed before CONNACK",
+            self.broker_failures.clone(),
+        );
+        ours.register(
+            "broker_connect_seconds",
+            "Name, TCP, TLS and WebSocket handshake with a broker",
+            self.broker_connect_seconds.clone(),
+        );
+        ours.register(
+            "connack_seconds",
+            "From forwarding CONNECT to CONNACK",
+            self.connack_seconds.clone(),
+        );
+        ours.register(
+            "session_seconds",
+            "Length of sessions, at their end",
+            self.session_seconds.clone(),
+        );
+        ours.register(
+            "outcomes",
+            "Ends of connections and sessions: who ended it, in which phase, why",
+            self.outcomes.clone(),
+        );
+        ours.register(
+            "certificate_not_after_timestamp_seconds",
+            "End of a certificate's validity, Unix time",
+            self.certificate_not_after.clone(),
+        );
         ours.register("draining", "1 while a drain runs", self.draining.clone());
-        ours.register("drain_asked", "Sessions asked to leave by a drain", self.drain_asked.clone());
-        ours.register("drain_cut", "Client tasks cut at the end of a drain", self.drain_cut.clone());
-        ours.register("panics", "Client tasks that ended by a panic: a bug, please report it", self.panics.clone());
+        ours.register(
+            "drain_asked",
+            "Sessions asked to leave by a drain",
+            self.drain_asked.clone(),
+        );
+        ours.register(
+            "drain_cut",
+            "Client tasks cut at the end of a drain",
+            self.drain_cut.clone(),
+        );
+        ours.register(
+            "panics",
+            "Client tasks that ended by a panic: a bug, please report it",
+            self.panics.clone(),
+        );
         ours.register_collector(Box::new(Packets(Arc::clone(&self.traffic))));
         ours.register_collector(Box::new(LogDropped(Arc::clone(&self.log_dropped))));
         self.registry = registry;
@@ -156,7 +244,10 @@ impl Metrics {
 
     /// From now on the log's dropped lines are counted here.
     pub fn follow_log(&self, dropped: ErrorCounter) {
-        *self.log_dropped.write().unwrap_or_else(PoisonError::into_inner) = Some(dropped);
+        *self
+            .log_dropped
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(dropped);
     }
 
     /// The text of `/metrics`, in the OpenMetrics format 1.0.
@@ -176,14 +267,21 @@ impl Collector for Packets {
         type Part = fn((u64, u64)) -> u64;
         let families: [(&str, &str, Part); 2] = [
             ("packets", "MQTT packets passed on", |(packets, _)| packets),
-            ("packet_bytes", "MQTT bytes passed on, without frame headers", |(_, bytes)| bytes),
+            (
+                "packet_bytes",
+                "MQTT bytes passed on, without frame headers",
+                |(_, bytes)| bytes,
+            ),
         ];
         for (name, help, part) in families {
             let kind = prometheus_client::metrics::MetricType::Counter;
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;
             for direction in Direction::BOTH {
                 for packet_type in &PacketType::ALL[1..] {
-                    let labels = [("direction", direction.name()), ("type", packet_type.name())];
+                    let labels = [
+                        ("direction", direction.name()),
+                        ("type", packet_type.name()),
+                    ];
                     let total = part(self.0.total(direction, packet_type.index()));
                     ConstCounter::new(total).encode(family.encode_family(&labels)?)?;
                 }
@@ -202,6 +300,11 @@ impl Collector for LogDropped {
         let lines = dropped.as_ref().map_or(0, ErrorCounter::dropped_lines) as u64;
         let metric = ConstCounter::new(lines);
         let help = "Log lines dropped because the log's reader was too slow";
-        metric.encode(encoder.encode_descriptor("log_lines_dropped", help, None, metric.metric_type())?)
+        metric.encode(encoder.encode_descriptor(
+            "log_lines_dropped",
+            help,
+            None,
+            metric.metric_type(),
+        )?)
     }
 }

@@ -19,10 +19,22 @@ impl Collector for Process {
             }
             None => Ok(()),
         };
-        gauge("process_resident_memory_bytes", "Resident memory", resident())?;
+        gauge(
+            "process_resident_memory_bytes",
+            "Resident memory",
+            resident(),
+        )?;
         gauge("process_open_fds", "Open file descriptors", open_files())?;
-        gauge("process_max_fds", "Limit on open file descriptors", max_files())?;
-        gauge("process_start_time_seconds", "Start of the process, Unix time", start_time())?;
+        gauge(
+            "process_max_fds",
+            "Limit on open file descriptors",
+            max_files(),
+        )?;
+        gauge(
+            "process_start_time_seconds",
+            "Start of the process, Unix time",
+            start_time(),
+        )?;
         if let Some(seconds) = cpu_seconds() {
             let metric = ConstCounter::new(seconds);
             metric.encode(encoder.encode_descriptor(
@@ -56,13 +68,19 @@ fn cpu_seconds() -> Option<f64> {
 fn start_time() -> Option<f64> {
     let ticks: f64 = stat()?.get(19)?.parse().ok()?;
     let stat = std::fs::read_to_string("/proc/stat").ok()?;
-    let boot: f64 = stat.lines().find_map(|line| line.strip_prefix("btime "))?.parse().ok()?;
+    let boot: f64 = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))?
+        .parse()
+        .ok()?;
     Some(boot + ticks / TICKS)
 }
 
 fn resident() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib * 1024.0)
 }
@@ -74,6 +92,8 @@ fn open_files() -> Option<f64> {
 
 fn max_files() -> Option<f64> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
 }

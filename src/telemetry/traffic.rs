@@ -44,7 +44,10 @@ impl Counters {
     /// INVARIANT: called only on the worker that the counters belong to, so a load and a store lose nothing.
     pub fn add(&self, packet_type: usize, bytes: u64) {
         let bump = |counter: &AtomicU64, by: u64| {
-            counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+            counter.store(
+                counter.load(Ordering::Relaxed).wrapping_add(by),
+                Ordering::Relaxed,
+            );
         };
         bump(&self.table.packets[packet_type], 1);
         bump(&self.table.bytes[packet_type], bytes);
@@ -71,12 +74,14 @@ impl Traffic {
 
     /// Packets and bytes of one direction and type, all workers together.
     pub fn total(&self, direction: Direction, packet_type: usize) -> (u64, u64) {
-        self.workers.iter().fold((0, 0), |(packets, bytes), worker| {
-            let table = &worker[direction as usize].table;
-            (
-                packets + table.packets[packet_type].load(Ordering::Relaxed),
-                bytes + table.bytes[packet_type].load(Ordering::Relaxed),
-            )
-        })
+        self.workers
+            .iter()
+            .fold((0, 0), |(packets, bytes), worker| {
+                let table = &worker[direction as usize].table;
+                (
+                    packets + table.packets[packet_type].load(Ordering::Relaxed),
+                    bytes + table.bytes[packet_type].load(Ordering::Relaxed),
+                )
+            })
     }
 }

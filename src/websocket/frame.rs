@@ -33,7 +33,13 @@ impl Opcode {
 
 /// Appends the header of a frame with `length` bytes of payload. `mask` is the key towards a broker; towards a client
 /// there is none (RFC 6455 5.1).
-pub fn data_header(out: &mut Vec<u8>, opcode: Opcode, last: bool, length: u64, mask: Option<[u8; 4]>) {
+pub fn data_header(
+    out: &mut Vec<u8>,
+    opcode: Opcode,
+    last: bool,
+    length: u64,
+    mask: Option<[u8; 4]>,
+) {
     let first = opcode as u8 | if last { 0x80 } else { 0 };
     let masked = if mask.is_some() { 0x80 } else { 0 };
     // The minimal number of bytes must be used for the length.

@@ -77,7 +77,10 @@ pub enum Control {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// Payload of a data frame. `key[0]` belongs to `bytes[0]`.
-    Data { bytes: &'a [u8], key: [u8; 4] },
+    Data {
+        bytes: &'a [u8],
+        key: [u8; 4],
+    },
     Control(Control),
     /// The input is used up.
     End,
@@ -123,7 +126,8 @@ impl FrameReader {
                 if input.is_empty() {
                     return Ok(Event::End);
                 }
-                let count = usize::try_from(self.remaining).map_or(input.len(), |left| left.min(input.len()));
+                let count = usize::try_from(self.remaining)
+                    .map_or(input.len(), |left| left.min(input.len()));
                 let (bytes, rest) = input.split_at(count);
                 *input = rest;
                 let key = self.key;
@@ -188,7 +192,8 @@ impl FrameReader {
             Opcode::Close | Opcode::Ping | Opcode::Pong if second & 0x7f > 125 => {
                 return Err(Violation::ControlTooLong);
             }
-            Opcode::Continuation | Opcode::Binary | Opcode::Close | Opcode::Ping | Opcode::Pong => {}
+            Opcode::Continuation | Opcode::Binary | Opcode::Close | Opcode::Ping | Opcode::Pong => {
+            }
         }
         match (self.peer, second & 0x80 != 0) {
             (Peer::Client, false) => Err(Violation::Unmasked),
@@ -220,7 +225,12 @@ impl FrameReader {
             short => (u64::from(short), 2),
         };
         self.key = match self.peer {
-            Peer::Client => [head[key_at], head[key_at + 1], head[key_at + 2], head[key_at + 3]],
+            Peer::Client => [
+                head[key_at],
+                head[key_at + 1],
+                head[key_at + 2],
+                head[key_at + 3],
+            ],
             Peer::Broker => NO_MASK,
         };
         self.remaining = length;
@@ -240,7 +250,8 @@ impl FrameReader {
             return Ok(Event::End);
         };
         // A control frame has at most 125 bytes: checked with its header.
-        let count = usize::try_from(self.remaining).map_or(input.len(), |left| left.min(input.len()));
+        let count =
+            usize::try_from(self.remaining).map_or(input.len(), |left| left.min(input.len()));
         let (bytes, rest) = input.split_at(count);
         *input = rest;
         let start = control.1.len();
@@ -271,7 +282,11 @@ fn header_length(head: &[u8]) -> usize {
         127 => 10,
         _ => 2,
     };
-    if second & 0x80 != 0 { length + 4 } else { length }
+    if second & 0x80 != 0 {
+        length + 4
+    } else {
+        length
+    }
 }
 
 /// RFC 6455 5.5.1 and 7.4: no payload, or a code that may be sent and a reason in UTF-8.

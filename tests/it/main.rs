@@ -13,5 +13,6 @@ mod clients;
 mod configuration;
 mod configuration_mistakes;
 mod examples;
+mod sessions;
 mod static_files;
 mod tls_files;

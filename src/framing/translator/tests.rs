@@ -7,7 +7,10 @@ use tungstenite::protocol::frame::{FrameHeader, coding};
 use super::*;
 use crate::websocket::{Peer, close, control};
 
-const ROOMY: Limits = Limits { packet: 1 << 28, frame: 1 << 24 };
+const ROOMY: Limits = Limits {
+    packet: 1 << 28,
+    frame: 1 << 24,
+};
 
 fn translator(input: Input, output: Output, limits: Limits) -> Translator {
     Translator::new(input, output, limits, Masks::new(1), Counters::default())
@@ -51,7 +54,11 @@ fn messages(wire: &[u8], masked: bool) -> Vec<(Vec<u8>, usize)> {
         }
         open = !header.is_final;
     }
-    assert_eq!(usize::try_from(cursor.position()).unwrap(), wire.len(), "an incomplete frame at the end");
+    assert_eq!(
+        usize::try_from(cursor.position()).unwrap(),
+        wire.len(),
+        "an incomplete frame at the end"
+    );
     assert!(!open, "a message without its last frame");
     messages
 }
@@ -84,12 +91,21 @@ fn packets() -> impl Strategy<Value = Vec<Vec<u8>>> {
         2 => prop::collection::vec(any::<u8>(), 100..300),
         1 => (any::<u8>(), 65_500..65_600_usize).prop_map(|(byte, count)| vec![byte; count]),
     ];
-    prop::collection::vec((0x10..=0xff_u8, body), 0..12)
-        .prop_map(|packets| packets.iter().map(|(first, body)| packet(*first, body)).collect())
+    prop::collection::vec((0x10..=0xff_u8, body), 0..12).prop_map(|packets| {
+        packets
+            .iter()
+            .map(|(first, body)| packet(*first, body))
+            .collect()
+    })
 }
 
 /// Feeds `wire` in pieces of these sizes and takes the output off in helpings of `enough`.
-fn drive(translator: &mut Translator, wire: &[u8], cuts: &[usize], enough: usize) -> (Vec<u8>, Vec<Signal>) {
+fn drive(
+    translator: &mut Translator,
+    wire: &[u8],
+    cuts: &[usize],
+    enough: usize,
+) -> (Vec<u8>, Vec<Signal>) {
     let (mut written, mut signals) = (Vec::new(), Vec::new());
     let mut rest = wire;
     for size in cuts.iter().cycle() {
@@ -178,27 +194,58 @@ proptest! {
 
 #[test]
 fn a_packet_over_the_limit_is_refused_at_its_header() {
-    let mut translator = translator(Input::Stream, Output::Frames, Limits { packet: 100, ..ROOMY });
+    let mut translator = translator(
+        Input::Stream,
+        Output::Frames,
+        Limits {
+            packet: 100,
+            ..ROOMY
+        },
+    );
     let mut out = Vec::new();
     let fits = packet(0x30, &[0; 98]);
-    assert_eq!(translator.translate(&mut &fits[..], &mut out, usize::MAX), Ok(None));
+    assert_eq!(
+        translator.translate(&mut &fits[..], &mut out, usize::MAX),
+        Ok(None)
+    );
     let over = packet(0x30, &[0; 99]);
-    assert_eq!(translator.translate(&mut &over[..2], &mut out, usize::MAX), Err(Fault::TooLarge(101)));
+    assert_eq!(
+        translator.translate(&mut &over[..2], &mut out, usize::MAX),
+        Err(Fault::TooLarge(101))
+    );
 }
 
 #[test]
 fn nothing_leaves_before_a_header_is_whole() {
     let mut translator = translator(Input::Stream, Output::Frames, ROOMY);
     let mut out = Vec::new();
-    translator.translate(&mut &[0x30, 0x80][..], &mut out, usize::MAX).unwrap();
+    translator
+        .translate(&mut &[0x30, 0x80][..], &mut out, usize::MAX)
+        .unwrap();
     assert!(out.is_empty() && translator.at_frame_boundary() && !translator.at_boundary());
 }
 
 #[test]
 fn a_close_frame_is_told() {
     let mut wire = Vec::new();
-    close(&mut wire, crate::websocket::CloseCode::Normal, "bye", Some([1, 2, 3, 4]));
-    let mut translator = translator(Input::Frames(FrameReader::new(Peer::Client)), Output::Stream, ROOMY);
-    let signal = translator.translate(&mut &wire[..], &mut Vec::new(), usize::MAX).unwrap();
-    assert_eq!(signal, Some(Signal::Control(Control::Close(crate::websocket::CloseCode::Normal))));
+    close(
+        &mut wire,
+        crate::websocket::CloseCode::Normal,
+        "bye",
+        Some([1, 2, 3, 4]),
+    );
+    let mut translator = translator(
+        Input::Frames(FrameReader::new(Peer::Client)),
+        Output::Stream,
+        ROOMY,
+    );
+    let signal = translator
+        .translate(&mut &wire[..], &mut Vec::new(), usize::MAX)
+        .unwrap();
+    assert_eq!(
+        signal,
+        Some(Signal::Control(Control::Close(
+            crate::websocket::CloseCode::Normal
+        )))
+    );
 }

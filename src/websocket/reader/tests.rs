@@ -26,19 +26,47 @@ fn each_violation_is_found_in_the_first_two_bytes_or_in_the_length() {
     let key = [0; 4];
     let with_key = |head: &[u8]| [head, &key].concat();
     let table = [
-        (with_key(&[0x81, 0x80]), Violation::Text, CloseCode::Unsupported),
-        (with_key(&[0xc2, 0x80]), Violation::ReservedBits, CloseCode::Protocol),
-        (with_key(&[0x83, 0x80]), Violation::ReservedOpcode, CloseCode::Protocol),
+        (
+            with_key(&[0x81, 0x80]),
+            Violation::Text,
+            CloseCode::Unsupported,
+        ),
+        (
+            with_key(&[0xc2, 0x80]),
+            Violation::ReservedBits,
+            CloseCode::Protocol,
+        ),
+        (
+            with_key(&[0x83, 0x80]),
+            Violation::ReservedOpcode,
+            CloseCode::Protocol,
+        ),
         (vec![0x82, 0x01], Violation::Unmasked, CloseCode::Protocol),
-        (vec![0x89, 0xfe], Violation::ControlTooLong, CloseCode::Protocol),
-        (vec![0x09, 0x80], Violation::ControlFragmented, CloseCode::Protocol),
-        (vec![0x80, 0x80], Violation::Continuation, CloseCode::Protocol),
+        (
+            vec![0x89, 0xfe],
+            Violation::ControlTooLong,
+            CloseCode::Protocol,
+        ),
+        (
+            vec![0x09, 0x80],
+            Violation::ControlFragmented,
+            CloseCode::Protocol,
+        ),
+        (
+            vec![0x80, 0x80],
+            Violation::Continuation,
+            CloseCode::Protocol,
+        ),
         (
             [&with_key(&[0x02, 0x80])[..], &[0x82, 0x80]].concat(),
             Violation::Interrupted,
             CloseCode::Protocol,
         ),
-        (with_key(&[0x82, 0xfe, 0, 125]), Violation::Length, CloseCode::Protocol),
+        (
+            with_key(&[0x82, 0xfe, 0, 125]),
+            Violation::Length,
+            CloseCode::Protocol,
+        ),
         (
             with_key(&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff]),
             Violation::Length,
@@ -60,7 +88,12 @@ fn each_violation_is_found_in_the_first_two_bytes_or_in_the_length() {
             CloseCode::Protocol,
         ),
         (
-            [&with_key(&[0x88, 0x83])[..], &1000_u16.to_be_bytes(), &[0xff]].concat(),
+            [
+                &with_key(&[0x88, 0x83])[..],
+                &1000_u16.to_be_bytes(),
+                &[0xff],
+            ]
+            .concat(),
             Violation::CloseReason,
             CloseCode::Invalid,
         ),
@@ -85,9 +118,15 @@ fn control_frames_may_stand_inside_a_fragmented_message() {
     assert_eq!(
         found,
         [
-            Event::Data { bytes: b"a", key: NO_MASK },
+            Event::Data {
+                bytes: b"a",
+                key: NO_MASK
+            },
             Event::Control(Control::Ping(b"hi".to_vec())),
-            Event::Data { bytes: b"b", key: NO_MASK },
+            Event::Data {
+                bytes: b"b",
+                key: NO_MASK
+            },
             Event::Control(Control::Close(CloseCode::Status)),
         ]
     );
@@ -113,7 +152,9 @@ fn frame_stream() -> impl Strategy<Value = (Vec<u8>, Vec<u8>, usize)> {
             let mut header: FrameHeader = frame.header().clone();
             let key = [7, 99, 200, 3];
             header.mask = Some(key);
-            header.format(frame.payload().len() as u64, &mut wire).unwrap();
+            header
+                .format(frame.payload().len() as u64, &mut wire)
+                .unwrap();
             let start = wire.len();
             wire.extend_from_slice(frame.payload());
             xor(&mut wire[start..], key);

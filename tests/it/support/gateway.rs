@@ -1,28 +1,227 @@
-//! The gateway under test, on a free port with a certificate of its own.
+//! The gateway under test, in this process, on free ports with a certificate of its own.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
-/// A running gateway; dropping it stops it.
-pub struct Gateway;
+use tempfile::TempDir;
+use tidegate::app::{App, StartError, Stopper};
+use tidegate::lifecycle::Ended;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use super::authority::Authority;
+
+/// A running gateway; dropping it stops it at once.
+pub struct Gateway {
+    listeners: Vec<SocketAddr>,
+    admin: SocketAddr,
+    authority: Authority,
+    stop: mpsc::Sender<&'static str>,
+    thread: Option<JoinHandle<Ended>>,
+    _folder: TempDir,
+}
+
+struct Told(mpsc::Receiver<&'static str>);
+
+impl Stopper for Told {
+    async fn next(&mut self) -> &'static str {
+        match self.0.recv().await {
+            Some(why) => why,
+            None => std::future::pending().await,
+        }
+    }
+}
 
 impl Gateway {
-    /// Starts from a configuration that may leave out listeners, admin and certificates.
-    pub async fn start(_yaml: &str) -> Self {
-        panic!("the gateway cannot be started yet");
+    /// Starts from a configuration that may leave out listeners, admin, certificates and workers.
+    pub async fn start(yaml: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::make(folder.path());
+        let mut text = yaml.to_owned();
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        let certificates = format!(
+            "certificates: [{{chain: {:?}, key: {:?}}}]",
+            authority.chain, authority.key
+        );
+        for (key, default) in [
+            ("listeners", "listeners: [{address: \"127.0.0.1:0\"}]"),
+            ("admin", "admin: {address: \"127.0.0.1:0\"}"),
+            ("certificates", &certificates),
+            ("workers", "workers: 1"),
+        ] {
+            if !text
+                .lines()
+                .any(|line| line.starts_with(&format!("{key}:")))
+            {
+                text.push_str(default);
+                text.push('\n');
+            }
+        }
+        let loaded = tidegate::config::parse(Path::new("test.yaml"), &text)
+            .unwrap_or_else(|problems| panic!("{problems}"));
+        let app = App::bind(loaded.config).unwrap_or_else(|error| match error {
+            StartError::Problems(list) => panic!("{:?}", loaded.source.problems(list)),
+            error => panic!("{error}"),
+        });
+        let listeners = app.addresses().map(|(_, _, address)| address).collect();
+        let admin = app.admin_address().unwrap();
+        let (stop, told) = mpsc::channel(2);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(app.run(Told(told))).unwrap()
+        });
+        Self {
+            listeners,
+            admin,
+            authority,
+            stop,
+            thread: Some(thread),
+            _folder: folder,
+        }
+    }
+
+    /// A gateway in front of these brokers, all with weight 1.
+    pub async fn before(urls: &[String]) -> Self {
+        Self::start(&pool_of(urls)).await
     }
 
     /// `wss://127.0.0.1:PORT` and the path.
-    pub fn wss_url(&self, _path: &str) -> String {
-        panic!("the gateway cannot be started yet");
+    pub fn wss_url(&self, path: &str) -> String {
+        format!("wss://127.0.0.1:{}{path}", self.port())
     }
 
     /// The authority that clients must trust.
     pub fn ca_file(&self) -> &Path {
-        panic!("the gateway cannot be started yet");
+        &self.authority.ca
     }
 
-    #[expect(dead_code, reason = "no test has asked for it yet")]
+    /// Of the first listener.
     pub fn port(&self) -> u16 {
-        panic!("the gateway cannot be started yet");
+        self.listeners[0].port()
+    }
+
+    /// Of the listener at that place in the configuration.
+    pub fn address(&self, listener: usize) -> SocketAddr {
+        self.listeners[listener]
+    }
+
+    /// Status and body of a GET on the admin listener.
+    pub async fn admin(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.admin).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, body.to_owned())
+    }
+
+    /// Every sample of `/metrics`: `name{labels}` → value.
+    pub async fn metrics(&self) -> HashMap<String, f64> {
+        let (_, body) = self.admin("/metrics").await;
+        body.lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+            .collect()
+    }
+
+    /// The sum of all samples whose name begins so and that have all of these labels (`why="idle"`).
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        self.metrics()
+            .await
+            .iter()
+            .filter(|(sample, _)| {
+                sample.split('{').next() == Some(name)
+                    && labels.iter().all(|label| sample.contains(label))
+            })
+            .map(|(_, value)| value)
+            .sum()
+    }
+
+    /// Waits until the metric has the value.
+    pub async fn metric_becomes(&self, name: &str, labels: &[&str], value: f64) {
+        let wait = super::eventually(async || self.metric(name, labels).await == value).await;
+        if !wait {
+            let (_, all) = self.admin("/metrics").await;
+            panic!("{name}{labels:?} did not become {value}:\n{all}");
+        }
+    }
+
+    /// One end was recorded, for this reason.
+    pub async fn outcome(&self, who: &str, phase: &str, why: &str) {
+        let labels = [
+            format!("who=\"{who}\""),
+            format!("phase=\"{phase}\""),
+            format!("why=\"{why}\""),
+        ];
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        self.metric_becomes("tidegate_outcomes_total", &labels, 1.0)
+            .await;
+    }
+
+    /// What SIGTERM does: begins to drain. A second call ends at once.
+    pub fn stop(&self) {
+        self.stop.try_send("test").unwrap();
+    }
+
+    /// Waits for the end of the drain that `stop` began.
+    pub async fn ended(mut self) -> Ended {
+        let thread = self.thread.take().unwrap();
+        tokio::task::spawn_blocking(move || thread.join().unwrap())
+            .await
+            .unwrap()
+    }
+
+    /// A file below the gateway's own folder.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
     }
 }
+
+/// Routes and a pool of these brokers.
+pub fn pool_of(urls: &[String]) -> String {
+    let brokers: Vec<String> = urls
+        .iter()
+        .map(|url| format!("{{url: \"{url}\"}}"))
+        .collect();
+    format!(
+        "routes: [{{path: /mqtt, pool: brokers}}]\npools: {{brokers: {{brokers: [{}]}}}}\n",
+        brokers.join(", ")
+    )
+}
+
+/// Writes a site of one page and answers its folder, to be kept alive.
+pub fn site() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_owned();
+    fs::write(root.join("index.html"), "<h1>the site</h1>").unwrap();
+    (folder, root)
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // A test may have stopped it already; a full channel says the same.
+            drop(self.stop.try_send("drop"));
+            drop(self.stop.try_send("drop"));
+            if thread.join().is_err() && !std::thread::panicking() {
+                panic!("the gateway panicked");
+            }
+        }
+    }
+}
+
+/// The gateway as others hold it.
+pub type Shared = Arc<Gateway>;

@@ -1,0 +1,136 @@
+//! `tidegate check`: the code that start-up runs, without binding; then what would be served.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use crate::certificates::Report;
+use crate::config::Config;
+use crate::config::model::{Action, HostHeader, Pool, Speaks, Trust};
+use crate::gateway::Snapshot;
+use crate::telemetry::Metrics;
+
+pub(super) fn check(path: &Path) -> ExitCode {
+    let loaded = match super::load(path) {
+        Ok(loaded) => loaded,
+        Err(problems) => return super::bad_config(&problems),
+    };
+    let built = match Snapshot::build(&loaded.config, &Metrics::new(1)) {
+        Ok(built) => built,
+        Err(problems) => {
+            return match loaded.source.problems(problems) {
+                Some(problems) => super::bad_config(&problems),
+                None => ExitCode::FAILURE,
+            };
+        }
+    };
+    super::warn(&loaded, built.warnings);
+    println!("{}: the configuration is good", path.display());
+    tell(&loaded.config, &built.certificates);
+    ExitCode::SUCCESS
+}
+
+fn tell(config: &Config, certificates: &[Report]) {
+    println!("\nlisteners");
+    for listener in &config.listeners {
+        let speaks = match listener.speaks {
+            Speaks::Tls => "https and wss",
+            Speaks::Plain => "http and ws, without TLS",
+            Speaks::PlainRedirect => "redirects to https",
+        };
+        println!("  {:<24} {speaks}", listener.address.to_string());
+    }
+    match &config.admin {
+        Some(admin) => println!(
+            "  {:<24} admin: /livez /readyz /startupz /metrics",
+            admin.address.to_string()
+        ),
+        None => println!("  {:<24} no admin listener: no probes, no metrics", "-"),
+    }
+    if !certificates.is_empty() {
+        println!("\ncertificates");
+        for report in certificates {
+            let days = days_left(report.not_after);
+            println!(
+                "  {:<24} {}, {days} days left, {}",
+                report.path.display().to_string(),
+                report.key,
+                report.names.join(" ")
+            );
+        }
+    }
+    println!("\nroutes, the most specific first");
+    let mut routes: Vec<_> = config.routes.iter().collect();
+    routes.sort_by_key(|route| {
+        (
+            route.host.is_none(),
+            route.host.clone(),
+            std::cmp::Reverse(route.path.len()),
+        )
+    });
+    for route in routes {
+        let from = format!("{}{}", route.host.as_deref().unwrap_or("*"), route.path);
+        let to = match &route.action {
+            Action::Pool(at) => format!("pool {}", config.pools[*at].name),
+            Action::Site(site) => format!("files in {}", site.root.display()),
+            Action::Redirect(redirect) => format!("{} to {}", redirect.status, redirect.to),
+        };
+        println!("  {from:<24} {to}");
+    }
+    for pool in &config.pools {
+        tell_pool(pool);
+    }
+    let limits = &config.limits;
+    let drain = &config.drain;
+    println!("\nlimits");
+    println!(
+        "  {} connections, {} handshakes at once, packets up to {} bytes",
+        limits.connections, limits.handshakes, limits.packet
+    );
+    let needed = limits.connections.get() as f64 / f64::from(drain.rate.get());
+    println!(
+        "  a drain ends {} sessions a second and cuts the rest after {:.0} s; all of {} would need {needed:.0} s",
+        drain.rate,
+        drain.max.as_secs_f64(),
+        limits.connections
+    );
+}
+
+fn tell_pool(pool: &Pool) {
+    println!("\npool {}: weighted round robin", pool.name);
+    let sum: u32 = pool.brokers.iter().map(|broker| broker.weight).sum();
+    for broker in &pool.brokers {
+        let share = 100.0 * f64::from(broker.weight) / f64::from(sum.max(1));
+        println!(
+            "  {:<40} weight {:<5} {share:.1} % of new sessions",
+            broker.url, broker.weight
+        );
+    }
+    if pool
+        .brokers
+        .iter()
+        .any(|broker| broker.transport.is_websocket())
+    {
+        let host = match &pool.host {
+            HostHeader::Broker => "the broker's own",
+            HostHeader::Client => "the client's",
+            HostHeader::Fixed(host) => host,
+        };
+        println!("  subprotocol {}, Host: {host}", pool.subprotocol);
+    }
+    if pool.brokers.iter().any(|broker| broker.transport.is_tls()) {
+        let trust = match &pool.tls.trust {
+            Trust::System => "the system's roots".to_owned(),
+            Trust::Ca(file) => file.display().to_string(),
+            Trust::Anyone => "any certificate: verification is off".to_owned(),
+        };
+        println!("  trusts {trust}");
+    }
+}
+
+fn days_left(not_after: SystemTime) -> u64 {
+    const DAY: u64 = 24 * 60 * 60;
+    not_after
+        .duration_since(SystemTime::now())
+        .map_or(0, |left| left.as_secs() / DAY)
+}

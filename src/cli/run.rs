@@ -1,0 +1,82 @@
+//! `tidegate run`: the operator's story. Load, bind, say every address, wait, drain, say how it ended.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::app::{App, StartError};
+use crate::config::Loaded;
+use crate::config::model::Speaks;
+use crate::lifecycle::signals::Stop;
+use crate::telemetry::logging::Logging;
+
+pub(super) fn run(path: &Path) -> ExitCode {
+    match super::load(path) {
+        Ok(loaded) => serve(loaded, |_| {}),
+        Err(problems) => super::bad_config(&problems),
+    }
+}
+
+/// Serves a configuration until a signal. `bound` is called when every address is known.
+pub(super) fn serve(loaded: Loaded, bound: impl FnOnce(&App)) -> ExitCode {
+    let logging = match Logging::install(&loaded.config.log) {
+        Ok(logging) => logging,
+        Err(error) => return super::failed(&error),
+    };
+    raise_open_files();
+    let app = match App::bind(loaded.config.clone()) {
+        Ok(app) => app,
+        Err(StartError::Problems(problems)) => {
+            return match loaded.source.problems(problems) {
+                Some(problems) => super::bad_config(&problems),
+                None => ExitCode::FAILURE,
+            };
+        }
+        Err(error) => return super::failed(&error),
+    };
+    super::warn(&loaded, app.warnings.clone());
+    app.gateway().metrics.follow_log(logging.dropped());
+    for (name, speaks, address) in app.addresses() {
+        tracing::info!(name, %address, speaks = speaking(speaks), "listening");
+    }
+    if let Some(address) = app.admin_address() {
+        tracing::info!(%address, "admin listening");
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return super::failed(&error),
+    };
+    bound(&app);
+    let ended = runtime.block_on(async {
+        let stop = Stop::listen()?;
+        app.run(stop).await.map_err(std::io::Error::other)
+    });
+    // Blocking work that is left must not hold the end up.
+    runtime.shutdown_background();
+    drop(logging);
+    match ended {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => super::failed(&error),
+    }
+}
+
+fn speaking(speaks: Speaks) -> &'static str {
+    match speaks {
+        Speaks::Tls => "https and wss",
+        Speaks::Plain => "http and ws",
+        Speaks::PlainRedirect => "redirect to https",
+    }
+}
+
+/// Containers and login shells start with a soft limit of 1024; the hard one is what the operator meant.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    match raised {
+        Ok(limit) => tracing::info!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit on open files cannot be raised"),
+    }
+}
