@@ -11,6 +11,7 @@ pub mod framing;
 pub mod stream;
 pub mod lifecycle;
 pub mod telemetry;
+pub mod identity;
 pub mod mqtt;
 pub mod websocket;
 pub mod config;

@@ -89,6 +89,10 @@ fn admit(
 ) {
     let snapshot = gateway.snapshot.load_full();
     context.accepted.inc();
+    // A listener on `[::]` shows IPv4 clients as mapped addresses: everyone else means the plain form.
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let local = stream.local_addr().unwrap_or(context.address);
+    let local = SocketAddr::new(local.ip().to_canonical(), local.port());
     let Some(permit) = gateway
         .admission
         .connection(snapshot.limits.connections.get())
@@ -111,6 +115,8 @@ fn admit(
     };
     let arrival = connection::Arrival {
         peer,
+        local,
+        tls: None,
         began: Instant::now(),
         listener: Arc::clone(context),
         gateway: Arc::clone(gateway),

@@ -17,13 +17,19 @@ use super::first_bytes::{PLAIN_HTTP_ON_TLS, Spoken};
 use super::outcome::{Phase, Reason, TlsCause};
 use super::{Gateway, ListenerContext, Snapshot, http, session};
 use crate::config::model::Speaks;
+use crate::identity::Tls;
 use crate::stream::{Stream, tune};
 use crate::telemetry::metrics::{ByHandshake, ByListener, ByOutcome, ByTlsCause};
 
 /// A connection as it was accepted.
 #[derive(Debug)]
 pub struct Arrival {
+    /// The client: the TCP peer.
     pub peer: SocketAddr,
+    /// What it connected to.
+    pub local: SocketAddr,
+    /// Known when the handshake is done; `None` without TLS.
+    pub tls: Option<Tls>,
     pub began: Instant,
     pub listener: Arc<ListenerContext>,
     pub gateway: Arc<Gateway>,
@@ -99,14 +105,14 @@ type End = (Phase, Reason);
 /// To the end of HTTP; `Some` is what a session starts from.
 async fn talk(
     tcp: TcpStream,
-    arrival: Arrival,
+    mut arrival: Arrival,
     handshake: Permit,
 ) -> Result<Option<Box<session::Start>>, End> {
     // The options fail only on a connection that is already gone, which the next read tells.
     tune(&tcp).map_err(|error| (Phase::Tls, Reason::ClientIo(error)))?;
     let deadline = arrival.began + arrival.snapshot.timeouts.tls;
     let stream = match arrival.listener.speaks {
-        Speaks::Tls => tls(tcp, &arrival, deadline).await?,
+        Speaks::Tls => tls(tcp, &mut arrival, deadline).await?,
         Speaks::Plain | Speaks::PlainRedirect => plain(tcp, &arrival, deadline).await?,
     };
     drop(handshake);
@@ -139,7 +145,11 @@ async fn plain(tcp: TcpStream, arrival: &Arrival, deadline: Instant) -> Result<P
     }
 }
 
-async fn tls(mut tcp: TcpStream, arrival: &Arrival, deadline: Instant) -> Result<Prefixed, End> {
+async fn tls(
+    mut tcp: TcpStream,
+    arrival: &mut Arrival,
+    deadline: Instant,
+) -> Result<Prefixed, End> {
     let spoken = first_byte(&tcp, deadline).await?;
     if let Some(mistake) = spoken.mistake_on_tls() {
         if matches!(mistake, Reason::PlainHttpOnTls) {
@@ -158,6 +168,7 @@ async fn tls(mut tcp: TcpStream, arrival: &Arrival, deadline: Instant) -> Result
         Err(_) => return Err((Phase::Tls, Reason::TlsTimeout)),
     };
     let (_, session) = stream.get_ref();
+    arrival.tls = Some(Tls::of(session));
     let metrics = &arrival.gateway.metrics;
     let labels = ByHandshake {
         listener: Arc::clone(&arrival.listener.name),

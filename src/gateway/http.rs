@@ -21,6 +21,7 @@ use super::outcome::{Phase, Reason};
 use super::routes::{Route, Target};
 use super::{session, upgrade};
 use crate::config::model::{Redirect, Speaks};
+use crate::identity::Identity;
 use crate::pool::Pool;
 use crate::site;
 use crate::stream::Stream;
@@ -35,7 +36,7 @@ const SMALLEST_HEAD: usize = 8 * 1024;
 #[derive(Debug)]
 struct Upgraded {
     pool: Arc<Pool>,
-    host: Option<String>,
+    identity: Box<Identity>,
 }
 
 /// What the requests of one connection share.
@@ -103,7 +104,7 @@ pub(super) async fn serve(
         stream,
         early,
         pool: upgraded.pool,
-        host: upgraded.host,
+        identity: upgraded.identity,
         arrival,
     })))
 }
@@ -213,9 +214,17 @@ impl Requests {
                 HeaderValue::from_static(subprotocol),
             );
         }
+        let identity = Identity {
+            address: self.arrival.peer,
+            local: self.arrival.local,
+            forwarded_for: None,
+            tls: self.arrival.tls.clone(),
+            host: Some(host),
+            headers: parts.headers,
+        };
         let upgraded = Upgraded {
             pool: Arc::clone(pool),
-            host: Some(host),
+            identity: Box::new(identity),
         };
         *self.upgraded.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgraded);
         response

@@ -1,6 +1,7 @@
 //! How a connection or session ended: who, in which phase, why. One value decides the HTTP-free rest: CONNACK code,
 //! DISCONNECT code, close code, metric label, log level and log line. Every `match` is without a wildcard, so that a new
 //! reason does not compile until it has all of them.
+#![warn(clippy::wildcard_enum_match_arm)]
 
 use std::io;
 

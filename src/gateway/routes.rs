@@ -24,7 +24,7 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) enum Target {
     Pool(Arc<Pool>),
-    Site(SiteService),
+    Site(Box<SiteService>),
     Redirect(Redirect),
 }
 
@@ -68,7 +68,7 @@ impl Routes {
                 Action::Site(site) => SiteService::new(site)
                     .map_err(|problem| problems.push(problem))
                     .ok()
-                    .map(Target::Site),
+                    .map(|site| Target::Site(Box::new(site))),
                 Action::Redirect(redirect) => Some(Target::Redirect(redirect.clone())),
             };
             let host = match route.host.as_deref() {

@@ -11,9 +11,10 @@ use super::connection::{Arrival, Counted};
 use super::outcome::{Phase, Reason, idle_limit};
 use super::relay::{Lane, Relay, Rules};
 use crate::framing::{Fault, Input, Limits, Masks, Output, Signal, Tally, Translator};
+use crate::identity::Identity;
 use crate::lifecycle::Membership;
 use crate::mqtt::{self, Connack, Connect, ConnectError, PacketType, Version};
-use crate::pool::{Client, Joined, Joining, Pool};
+use crate::pool::{Joined, Joining, Pool};
 use crate::stream::Stream;
 use crate::telemetry::metrics::{ByOutcome, ByPool, ByVersion, Name};
 use crate::telemetry::{Counters, Direction};
@@ -29,7 +30,7 @@ pub struct Start {
     /// Bytes that came behind the upgrade request.
     pub(super) early: Vec<u8>,
     pub(super) pool: Arc<Pool>,
-    pub(super) host: Option<String>,
+    pub(super) identity: Box<Identity>,
     pub(super) arrival: Arrival,
 }
 
@@ -90,7 +91,7 @@ async fn open(start: Start, record: &mut Record) -> Result<Box<Relay>, Box<Ended
         mut stream,
         early,
         pool,
-        host,
+        identity,
         arrival,
     } = start;
     let limits = arrival.snapshot.limits;
@@ -124,12 +125,7 @@ async fn open(start: Start, record: &mut Record) -> Result<Box<Relay>, Box<Ended
         frame: limits.frame as u64,
     };
     let joining = Joining {
-        client: Client {
-            address: arrival.peer,
-            listener_port: arrival.listener.address.port(),
-            secure: stream.is_tls(),
-            host: host.as_deref(),
-        },
+        client: &identity,
         connect: &packet,
         version: connect.version,
         output: Output::Frames,

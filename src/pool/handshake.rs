@@ -6,8 +6,9 @@ use std::net::IpAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{Broker, Client, HandshakeFailure, Pool};
+use super::{Broker, HandshakeFailure, Pool};
 use crate::config::model::{ForwardedPort, HostHeader};
+use crate::identity::Identity;
 use crate::stream::Stream;
 use crate::websocket::{derive_accept_key, generate_key};
 
@@ -18,7 +19,7 @@ const HEAD: usize = 8 * 1024;
 pub(super) async fn upgrade(
     pool: &Pool,
     broker: &Broker,
-    client: &Client<'_>,
+    client: &Identity,
     stream: &mut Stream,
 ) -> Result<Vec<u8>, HandshakeFailure> {
     let key = generate_key();
@@ -50,14 +51,14 @@ pub(super) async fn upgrade(
     }
 }
 
-fn request(pool: &Pool, broker: &Broker, client: &Client<'_>, key: &str) -> String {
+fn request(pool: &Pool, broker: &Broker, client: &Identity, key: &str) -> String {
     let own = |broker: &Broker| match broker.host.parse::<IpAddr>() {
         Ok(IpAddr::V6(address)) => format!("[{address}]:{}", broker.port),
         Ok(IpAddr::V4(_)) | Err(_) => format!("{}:{}", broker.host, broker.port),
     };
     let host = match &pool.host {
         HostHeader::Broker => own(broker),
-        HostHeader::Client => client.host.map_or_else(|| own(broker), str::to_owned),
+        HostHeader::Client => client.host.clone().unwrap_or_else(|| own(broker)),
         HostHeader::Fixed(host) => host.clone(),
     };
     let mut text = format!(
@@ -69,10 +70,14 @@ fn request(pool: &Pool, broker: &Broker, client: &Client<'_>, key: &str) -> Stri
         // The bare address: EMQX falls back to the gateway's own where a port stands behind it.
         let address = client.address.ip().to_canonical();
         let port = match pool.forwarded.port {
-            ForwardedPort::Listener => client.listener_port,
+            ForwardedPort::Listener => client.local.port(),
             ForwardedPort::Client => client.address.port(),
         };
-        let proto = if client.secure { "https" } else { "http" };
+        let proto = if client.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
         let written = write!(
             text,
             "X-Forwarded-For: {address}\r\nX-Real-IP: {address}\r\nX-Forwarded-Proto: {proto}\r\nX-Forwarded-Port: {port}\r\n"

@@ -2,7 +2,6 @@
 //! broker. The client sees none of this: its CONNECT is kept until a CONNACK is there.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,28 +9,17 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Broker, Failure, Pool, Seat, connect, handshake};
 use crate::framing::{Input, Limits, Masks, Output, Signal, Translator};
+use crate::identity::Identity;
 use crate::mqtt::{ConnackFields, PacketType, Version};
 use crate::stream::Stream;
 use crate::telemetry::metrics::{ByBrokerCause, ByConnack, ByPool, Name};
 use crate::telemetry::{Counters, Metrics};
 use crate::websocket::{FrameReader, Opcode, Peer, data_header, xor};
 
-/// Who wants to join: what a broker is told.
-#[derive(Debug, Clone, Copy)]
-pub struct Client<'a> {
-    pub address: SocketAddr,
-    /// The port that the client connected to.
-    pub listener_port: u16,
-    /// It came over TLS.
-    pub secure: bool,
-    /// Its `Host` header.
-    pub host: Option<&'a str>,
-}
-
 /// One session's wish.
 #[derive(Debug)]
 pub struct Joining<'a> {
-    pub client: Client<'a>,
+    pub client: &'a Identity,
     /// The whole CONNECT packet.
     pub connect: &'a [u8],
     pub version: Version,
@@ -142,7 +130,7 @@ impl Pool {
         let connecting = async {
             let mut stream = connect::connect(broker).await?;
             let early = match broker.transport.is_websocket() {
-                true => handshake::upgrade(self, broker, &joining.client, &mut stream).await?,
+                true => handshake::upgrade(self, broker, joining.client, &mut stream).await?,
                 false => Vec::new(),
             };
             Ok::<_, Failure>((stream, early))

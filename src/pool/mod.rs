@@ -8,7 +8,7 @@ mod join;
 
 pub use choose::RoundRobin;
 pub use failure::{Failure, HandshakeFailure};
-pub use join::{Client, JoinError, Joined, Joining};
+pub use join::{JoinError, Joined, Joining};
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,0 +1,58 @@
+//! Who a client is and how it came: what the gateway knows, and a broker may be told. No I/O.
+
+use std::net::SocketAddr;
+
+use http::HeaderMap;
+
+/// One client. Held until a broker has taken its session.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The client: the TCP peer, or who a trusted proxy says it is.
+    pub address: SocketAddr,
+    /// What it connected to.
+    pub local: SocketAddr,
+    /// The addresses that a trusted proxy named in `X-Forwarded-For`, to be appended to; else none.
+    pub forwarded_for: Option<String>,
+    /// `None` when it came without TLS.
+    pub tls: Option<Tls>,
+    /// The host that the upgrade was for, with its port.
+    pub host: Option<String>,
+    /// The headers of the upgrade request.
+    pub headers: HeaderMap,
+}
+
+/// How a client came over TLS.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// `TLSv1.3`, as OpenSSL and so the PROXY protocol name it.
+    pub version: &'static str,
+    /// `TLS13_AES_128_GCM_SHA256`
+    pub cipher: &'static str,
+    /// The name that it asked for (SNI).
+    pub server_name: Option<String>,
+    pub alpn: Option<Vec<u8>>,
+    /// Verified, in DER; `None` when it showed none.
+    pub certificate: Option<Vec<u8>>,
+}
+
+impl Tls {
+    /// The facts of a finished handshake.
+    pub fn of(session: &rustls::ServerConnection) -> Self {
+        Self {
+            version: match session.protocol_version() {
+                Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                _ => "TLSv1.2",
+            },
+            cipher: session
+                .negotiated_cipher_suite()
+                .and_then(|suite| suite.suite().as_str())
+                .unwrap_or("unknown"),
+            server_name: session.server_name().map(str::to_owned),
+            alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+            certificate: session
+                .peer_certificates()
+                .and_then(<[_]>::first)
+                .map(|certificate| certificate.to_vec()),
+        }
+    }
+}
