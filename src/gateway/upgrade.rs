@@ -173,7 +173,7 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> impl Iterato
 mod tests {
     use super::*;
 
-    fn checked(change: impl FnOnce(&mut http::request::Builder)) -> Result<Accepted, Refusal> {
+    fn checked(change: impl FnOnce(&mut request::Builder)) -> Result<Accepted, Refusal> {
         let mut builder = http::Request::builder()
             .uri("/mqtt")
             .header("Upgrade", "WebSocket")
@@ -184,7 +184,7 @@ mod tests {
         check(&builder.body(()).unwrap().into_parts().0)
     }
 
-    fn set(builder: &mut http::request::Builder, name: &'static str, value: &'static str) {
+    fn set(builder: &mut request::Builder, name: &'static str, value: &'static str) {
         let headers = builder.headers_mut().unwrap();
         headers.insert(name, HeaderValue::from_static(value));
     }

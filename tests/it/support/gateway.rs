@@ -214,8 +214,8 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
             // A test may have stopped it already; a full channel says the same.
-            drop(self.stop.try_send("drop"));
-            drop(self.stop.try_send("drop"));
+            let _ = self.stop.try_send("drop");
+            let _ = self.stop.try_send("drop");
             if thread.join().is_err() && !std::thread::panicking() {
                 panic!("the gateway panicked");
             }
