@@ -24,12 +24,14 @@ struct Demo {
 }
 
 impl Demo {
-    async fn start(certificates: &Path) -> Self {
+    async fn start(folder: &Path) -> Self {
         let [address] = free_addresses();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command
             .args(["demo", "--listen", &address.to_string(), "--certs"])
-            .arg(certificates);
+            .arg(folder.join("certs"))
+            // It is killed in the end and leaves its site behind.
+            .env("TMPDIR", folder);
         let began = Instant::now();
         let mut process = Process::start(&command);
         process
