@@ -40,6 +40,9 @@ pub(super) fn demo(options: &Options) -> ExitCode {
         for (_, _, address) in app.addresses() {
             println!("\n  Tidegate demo   https://{}/", name(address));
             println!("  MQTT            wss://{}/mqtt", name(address));
+            if address.ip().is_unspecified() {
+                tell_phones(&options.names, address.port());
+            }
             println!(
                 "\n  The browser warns of the development certificate: go on, or trust {}.",
                 ca.display()
@@ -50,6 +53,16 @@ pub(super) fn demo(options: &Options) -> ExitCode {
     // Temporary files of a demo: a failure leaves them to the system's own cleaning.
     drop(std::fs::remove_dir_all(site));
     code
+}
+
+/// What another machine on the network can open.
+fn tell_phones(names: &[String], port: u16) {
+    if names.is_empty() {
+        println!("  From a phone    give --name with this machine's address, for the certificate");
+    }
+    for name in names {
+        println!("  From a phone    https://{name}:{port}/");
+    }
 }
 
 /// What a browser on this machine can open, and the certificate covers.
@@ -78,9 +91,9 @@ impl Prepared {
         }
         names.extend(options.names.iter().cloned());
         let files = dev::dev(&options.certs, &names)?;
-        let site = std::env::temp_dir().join(format!("tidegate-demo-{}", std::process::id()));
-        std::fs::create_dir_all(&site)
-            .with_context(|| format!("{} cannot be made", site.display()))?;
+        // SECURITY: the folder must be ours alone; one that another user has put there is not taken.
+        let site = std::env::temp_dir().join(format!("tidegate-demo-{:016x}", fastrand::u64(..)));
+        std::fs::create_dir(&site).with_context(|| format!("{} cannot be made", site.display()))?;
         write_site(&site).with_context(|| format!("{} cannot be written", site.display()))?;
         let text = configuration(
             free(options.listen),

@@ -12,7 +12,11 @@ mod brokers;
 mod clients;
 mod configuration;
 mod configuration_mistakes;
+#[cfg(feature = "demo")]
+mod demo;
+mod documentation;
 mod examples;
+mod layers;
 mod sessions;
 mod static_files;
 mod tls_files;

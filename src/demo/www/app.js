@@ -648,10 +648,17 @@ function raw(report, { send, protocols = ['mqtt'], path = MQTT_PATH, thenGet = f
   });
 }
 
+// What a person would read of an answer, be it a sentence or a page.
+function words(answer) {
+  const { body } = new DOMParser().parseFromString(answer, 'text/html');
+  for (const each of body.querySelectorAll('style, script')) each.remove();
+  return body.textContent.replace(/\s+/g, ' ').trim();
+}
+
 async function plain(report, path) {
   try {
     const response = await fetch(path, { cache: 'no-store' });
-    const text = (await response.text()).replace(/<[^>]*>/g, ' ').replace(/\s+/g, ' ').trim();
+    const text = words(await response.text());
     report(response.ok ? 'good' : 'bad', `HTTP ${response.status}`, response.statusText || 'Answer', `The answer to GET ${path}.`, text.slice(0, 300));
   } catch (error) {
     report('bad', 'No answer', 'Failed', `GET ${path}: ${error.message}`);
@@ -668,6 +675,7 @@ function showFaults() {
       button.ariaDisabled = 'true';
       await run((tone, code, title, text, quote) => event($('answers'), tone, code, `${name}: ${title}`, text, quote));
       button.ariaDisabled = 'false';
+      $('answers').firstElementChild?.scrollIntoView({ block: 'nearest' }); // on a phone it is below the buttons
     });
     return button;
   }));
