@@ -275,16 +275,16 @@ fn redirected(redirect: &Redirect, host: &str, request: &Request<Incoming>) -> R
 }
 
 /// The host that the request is for, with its port. SECURITY: only what a host may consist of, since it goes into
-/// `Location` and to brokers.
+/// `Location` and to brokers; and only one, or something in front might go by the other (RFC 9112 3.2).
 fn host(request: &Request<Incoming>) -> Option<&str> {
-    let host = match request.uri().authority() {
-        Some(authority) => authority.as_str(),
-        None => match request.headers().get(header::HOST) {
-            Some(host) => host.to_str().ok()?,
-            // HTTP/1.0 knows no Host.
-            None if request.version() == Version::HTTP_10 => return Some("localhost"),
-            None => return None,
-        },
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (request.uri().authority(), hosts.next(), hosts.next()) {
+        (_, _, Some(_)) => return None,
+        (Some(authority), _, None) => authority.as_str(),
+        (None, Some(host), None) => host.to_str().ok()?,
+        // HTTP/1.0 knows no Host.
+        (None, None, None) if request.version() == Version::HTTP_10 => return Some("localhost"),
+        (None, None, None) => return None,
     };
     let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(&byte);
     (!host.is_empty() && host.bytes().all(is_host)).then_some(host)

@@ -16,3 +16,5 @@ mod examples;
 mod sessions;
 mod static_files;
 mod tls_files;
+mod upgrade;
+mod wrong_port;
