@@ -13,13 +13,13 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::connection::{Arrival, Prefixed};
 use super::outcome::{Phase, Reason};
 use super::routes::{Route, Target};
-use super::{session, upgrade};
+use super::{Gateway, session, upgrade};
 use crate::config::model::{Redirect, Speaks};
 use crate::pool::Pool;
 use crate::site;
@@ -83,7 +83,12 @@ pub(super) async fn serve(
     drop(parts.service);
     let (mut stream, unread) = parts.io.into_inner().into_parts();
     if let Err(error) = served {
-        return Err((Phase::Http, http_error(error)));
+        let reason = http_error(error);
+        if matches!(reason, Reason::Http(_)) {
+            // hyper has answered it.
+            shut(&mut stream, &gateway).await;
+        }
+        return Err((Phase::Http, reason));
     }
     // HTTP is over and its futures are gone, so this is the only holder.
     let requests = Arc::into_inner(requests);
@@ -95,7 +100,7 @@ pub(super) async fn serve(
         upgraded.map(|upgraded| (upgraded, requests.arrival))
     });
     let Some((upgraded, arrival)) = upgraded else {
-        shut(&mut stream).await;
+        shut(&mut stream, &gateway).await;
         return Ok(None);
     };
     let early = [&parts.read_buf[..], &unread[..]].concat();
@@ -120,10 +125,18 @@ fn http_error(error: hyper::Error) -> Reason {
     }
 }
 
-/// Says goodbye; a client that does not take it in time is left.
-async fn shut(stream: &mut Stream) {
+/// Says goodbye and reads away what the client still sends: closing with bytes unread would reset the connection, and the
+/// answer be lost. A client that does not leave in time is left.
+async fn shut(stream: &mut Stream, gateway: &Gateway) {
     const PATIENCE: Duration = Duration::from_secs(2);
-    if let Ok(Err(error)) = timeout(PATIENCE, stream.shutdown()).await {
+    let leaving = async {
+        stream.shutdown().await?;
+        let mut rest = [0; 1024];
+        // A drain does not wait for clients that have their answer.
+        while !gateway.drain.is_closing() && stream.read(&mut rest).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    if let Ok(Err(error)) = timeout(PATIENCE, leaving).await {
         tracing::debug!(%error, "the client was gone before its connection was closed");
     }
 }
