@@ -297,6 +297,7 @@ async fn a_request_that_is_not_http_is_refused_and_closed() {
     stream.write_all(b"GET / HTTP/9.9\r\n\r\n").await.unwrap();
     assert_eq!(Answer::read(&mut stream, true).await.status, 400);
     assert_eq!(rest(&mut stream).await, b"");
+    drop(stream);
     served.gateway.outcome("client", "http", "http").await;
 }
 
