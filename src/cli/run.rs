@@ -31,6 +31,13 @@ pub(super) fn serve(loaded: Loaded, bound: impl FnOnce(&App)) -> ExitCode {
                 None => ExitCode::FAILURE,
             };
         }
+        Err(StartError::Listen(problems)) => {
+            // The configuration is right, the machine is not: the next start may succeed.
+            if let Some(problems) = loaded.source.problems(problems) {
+                super::tell(&problems);
+            }
+            return ExitCode::FAILURE;
+        }
         Err(error) => return super::failed(&error),
     };
     super::warn(&loaded, app.warnings.clone());

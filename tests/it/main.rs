@@ -16,6 +16,7 @@ mod examples;
 mod limits;
 mod sessions;
 mod silence;
+mod startup;
 mod static_files;
 mod tls;
 mod tls_files;
