@@ -90,11 +90,15 @@ fn admin_address(line: &str) -> Option<SocketAddr> {
 }
 
 fn listener_address(line: &str) -> Option<SocketAddr> {
-    let is_it = line.contains(" listening ") && !line.contains("admin listening");
+    let is_it = line.contains("listening") && !line.contains("admin listening");
     is_it.then(|| address(line)).flatten()
 }
 
+/// In text and in JSON.
 fn address(line: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once(" address=")?;
-    rest.split(' ').next()?.parse().ok()
+    let is_not_of_it = |letter: char| letter == '"' || letter.is_whitespace();
+    let (_, rest) = line
+        .split_once(" address=")
+        .or_else(|| line.split_once("\"address\":\""))?;
+    rest.split(is_not_of_it).next()?.parse().ok()
 }
