@@ -61,17 +61,19 @@ fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
 /// Why an address cannot be had, and what the operator can do about it.
 pub(super) fn problem(place: &Place, address: SocketAddr, error: &io::Error) -> Problem {
     let problem = Problem::new(place, format!("cannot listen on {address}: {error}"));
-    match error.kind() {
-        io::ErrorKind::AddrInUse => problem.help(format!(
-            "`ss -ltnp 'sport = :{}'` shows who has the port",
-            address.port()
-        )),
-        io::ErrorKind::PermissionDenied => problem.help(
+    let kind = error.kind();
+    if kind == io::ErrorKind::AddrInUse {
+        let port = address.port();
+        problem.help(format!(
+            "`ss -ltnp 'sport = :{port}'` shows who has the port"
+        ))
+    } else if kind == io::ErrorKind::PermissionDenied {
+        problem.help(
             "ports below 1024 need CAP_NET_BIND_SERVICE (setcap cap_net_bind_service=+ep, or AmbientCapabilities= in the unit)",
-        ),
-        io::ErrorKind::AddrNotAvailable => {
-            problem.help("no interface of this machine has the address")
-        }
-        _ => problem,
+        )
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        problem.help("no interface of this machine has the address")
+    } else {
+        problem
     }
 }
