@@ -114,9 +114,9 @@ impl Client {
                 .insert("Sec-WebSocket-Protocol", value);
         }
         let stream = tls(gateway).await;
-        let (socket, response) = tokio_tungstenite::client_async(request, stream)
-            .await
-            .unwrap();
+        // On the heap: the future of every test that opens a client would hold it.
+        let opening = Box::pin(tokio_tungstenite::client_async(request, stream));
+        let (socket, response) = opening.await.unwrap();
         Self { socket, response }
     }
 
