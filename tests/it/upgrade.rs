@@ -3,14 +3,14 @@
 use std::fs;
 
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::support::broker::Broker;
 use crate::support::client::{Client, tls};
 use crate::support::gateway::{Gateway, site};
 use crate::support::packets;
-use crate::support::raw_http::{ACCEPT, Answer, Request, rest};
+use crate::support::raw_http::{ACCEPT, Answer, Request, converse, rest};
 
 /// A pool on `/mqtt` and a site on `/`, over TLS (the first listener), plainly and behind a redirect.
 struct Served {
@@ -270,23 +270,9 @@ async fn a_refused_request_is_read_to_its_end_so_that_the_answer_arrives() {
         (body.text() + &long, "405"),
         ("not HTTP\r\n".repeat(100_000), "400"),
     ] {
-        let (mut reader, mut writer) = served.connect(PLAIN).await.into_split();
-        let mut answer = String::new();
-        let (written, read) = tokio::join!(
-            async {
-                writer.write_all(text.as_bytes()).await?;
-                writer.shutdown().await
-            },
-            reader.read_to_string(&mut answer)
-        );
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status}")),
-            "{answer}"
-        );
-        assert!(
-            written.is_ok() && read.is_ok(),
-            "{status}: {written:?} {read:?}"
-        );
+        let answer = converse(served.connect(PLAIN).await, &text).await.unwrap();
+        let line = format!("HTTP/1.1 {status}");
+        assert!(answer.starts_with(&line), "{answer}");
     }
 }
 

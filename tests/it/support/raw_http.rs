@@ -1,6 +1,9 @@
 //! HTTP written and read by hand, over TLS or without: a library would refuse to send what these tests must send.
 
+use std::io;
+
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::PATIENCE;
@@ -127,6 +130,27 @@ impl Answer {
         assert!(values.next().is_none(), "{name} twice in {}", self.head);
         value
     }
+}
+
+/// Writes a request and its own end while reading, as a client does that has much to say. An error where the connection
+/// was reset: closing with bytes unread does that, and the answer may be lost.
+pub async fn converse(stream: TcpStream, request: &str) -> io::Result<String> {
+    let (mut reader, mut writer) = stream.into_split();
+    let mut answer = String::new();
+    let conversing = async {
+        let (written, read) = tokio::join!(
+            async {
+                writer.write_all(request.as_bytes()).await?;
+                writer.shutdown().await
+            },
+            reader.read_to_string(&mut answer)
+        );
+        written.and(read)
+    };
+    timeout(PATIENCE, conversing)
+        .await
+        .expect("no answer came in time")?;
+    Ok(answer)
 }
 
 /// Reads to the end of the connection, FIN or reset.
