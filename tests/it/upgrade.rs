@@ -10,7 +10,7 @@ use crate::support::broker::Broker;
 use crate::support::client::{Client, tls};
 use crate::support::gateway::{Gateway, site};
 use crate::support::packets;
-use crate::support::raw_http::{ACCEPT, Answer, Request, converse, rest};
+use crate::support::raw_http::{ACCEPT, Answer, MORE_THAN_BUFFERS_HOLD, Request, converse, rest};
 
 /// A pool on `/mqtt` and a site on `/`, over TLS (the first listener), plainly and behind a redirect.
 struct Served {
@@ -262,13 +262,13 @@ async fn a_request_head_over_the_limit_is_refused_and_closed() {
 #[tokio::test]
 async fn a_refused_request_is_read_to_its_end_so_that_the_answer_arrives() {
     let served = Served::start().await;
-    let long = "x".repeat(1 << 20);
+    let long = "x".repeat(MORE_THAN_BUFFERS_HOLD);
     let head = Request::get("/").with("Cookie", &long);
-    let body = Request::new("POST", "/").with("Content-Length", "1048576");
+    let body = Request::new("POST", "/").with("Content-Length", &long.len().to_string());
     for (text, status) in [
         (head.text(), "431"),
         (body.text() + &long, "405"),
-        ("not HTTP\r\n".repeat(100_000), "400"),
+        ("not HTTP\r\n".repeat(MORE_THAN_BUFFERS_HOLD / 10), "400"),
     ] {
         let answer = converse(served.connect(PLAIN).await, &text).await.unwrap();
         let line = format!("HTTP/1.1 {status}");

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use crate::support::client::tls_to;
 use crate::support::packets;
 use crate::support::program::Program;
-use crate::support::raw_http::{Request, converse, rest};
+use crate::support::raw_http::{MORE_THAN_BUFFERS_HOLD, Request, converse, rest};
 
 const PORTS: &str = "
 listeners:
@@ -57,7 +57,7 @@ async fn plain_http_on_a_tls_port_is_answered_with_the_mistake() {
 async fn the_answer_to_plain_http_on_a_tls_port_survives_a_long_request() {
     let program = Program::run(PORTS).await;
     let stream = TcpStream::connect(program.address(TLS)).await.unwrap();
-    let request = Request::get("/").with("Cookie", &"c".repeat(1 << 20));
+    let request = Request::get("/").with("Cookie", &"c".repeat(MORE_THAN_BUFFERS_HOLD));
     let answer = converse(stream, &request.text()).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
 }

@@ -12,6 +12,10 @@ use super::PATIENCE;
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
+/// Linux buffers up to 4 MiB at the sender and less at a receiver that does not read: whoever writes more is still writing
+/// when the other side closes.
+pub const MORE_THAN_BUFFERS_HOLD: usize = 8 << 20;
+
 /// A request head that can be made wrong.
 #[derive(Clone)]
 pub struct Request {
