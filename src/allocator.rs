@@ -1,7 +1,10 @@
 //! jemalloc, told to give memory back: after a mass disconnect glibc keeps all of it, and jemalloc's own defaults keep
 //! most (measured: 20,000 TLS connections dropped leave 155 MB, 128 MB, and 3 MB with these options).
 //! The only module of the program with `unsafe`: the options are read by C before `main`, from a symbol with this name.
-#![expect(unsafe_code, reason = "jemalloc finds its options by the name of a symbol")]
+#![expect(
+    unsafe_code,
+    reason = "jemalloc finds its options by the name of a symbol"
+)]
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -6,23 +6,29 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::config::{Place, Problem};
+
 /// Connections that wait to be accepted; the kernel cuts it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
-/// Binds `shares` sockets. With port 0 all get the port that the first one was given.
-pub(super) fn bind(address: SocketAddr, shares: usize) -> io::Result<Vec<TcpListener>> {
+/// Binds `shares` sockets. With port 0 all get the port that the first one was given; it is in the answered address.
+pub(super) fn bind(
+    address: SocketAddr,
+    shares: usize,
+) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     // With SO_REUSEPORT a second process of the same user binds without an error and takes half of the connections: the
     // port is tried without it first.
     let mut address = address;
     let alone = socket(address, Sharing::Alone)?;
-    if shares == 1 {
-        return Ok(vec![alone]);
-    }
     address.set_port(alone.local_addr()?.port());
+    if shares == 1 {
+        return Ok((address, vec![alone]));
+    }
     drop(alone);
-    (0..shares)
+    let sockets = (0..shares)
         .map(|_| socket(address, Sharing::Shared))
-        .collect()
+        .collect::<io::Result<_>>()?;
+    Ok((address, sockets))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,14 +58,22 @@ fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// What the operator can do about it.
-pub(super) fn remedy(error: &io::Error, address: SocketAddr) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => format!("; `ss -ltnp 'sport = :{}'` shows who has the port", address.port()),
-        io::ErrorKind::PermissionDenied => {
-            "; ports below 1024 need CAP_NET_BIND_SERVICE (setcap cap_net_bind_service=+ep, or AmbientCapabilities= in the unit)".to_owned()
-        }
-        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has the address".to_owned(),
-        _ => String::new(),
+/// Why an address cannot be had, and what the operator can do about it.
+pub(super) fn problem(place: &Place, address: SocketAddr, error: &io::Error) -> Problem {
+    let problem = Problem::new(place, format!("cannot listen on {address}: {error}"));
+    let kind = error.kind();
+    if kind == io::ErrorKind::AddrInUse {
+        let port = address.port();
+        problem.help(format!(
+            "`ss -ltnp 'sport = :{port}'` shows who has the port"
+        ))
+    } else if kind == io::ErrorKind::PermissionDenied {
+        problem.help(
+            "ports below 1024 need CAP_NET_BIND_SERVICE (setcap cap_net_bind_service=+ep, or AmbientCapabilities= in the unit)",
+        )
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        problem.help("no interface of this machine has the address")
+    } else {
+        problem
     }
 }

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Health};
 use crate::certificates::Report;
+use crate::config::Problem;
 use crate::config::model::{self, Config, Speaks};
-use crate::config::{Place, Problem};
 use crate::gateway::admission::Admission;
 use crate::gateway::{Gateway, ListenerContext, Snapshot};
 use crate::lifecycle::signals::Stop;
@@ -30,14 +30,9 @@ pub enum StartError {
     /// The configuration, or a file that it names.
     #[error("the configuration cannot be used")]
     Problems(Vec<Problem>),
-    /// The machine: a port in use, no permission, no threads.
-    #[error("{}: cannot listen on {address}: {error}{}", place.key, listen::remedy(error, *address))]
-    Listen {
-        place: Box<Place>,
-        address: SocketAddr,
-        #[source]
-        error: io::Error,
-    },
+    /// Addresses that cannot be had: in use, no permission. All of them.
+    #[error("an address cannot be listened on")]
+    Listen(Vec<Problem>),
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
 }
@@ -62,17 +57,25 @@ impl App {
         let built = Snapshot::build(&config, &metrics).map_err(StartError::Problems)?;
         note_expiry(&built.certificates, &metrics);
         let mut bound = Vec::new();
+        let mut unbound = Vec::new();
         for listener in &config.listeners {
-            let sockets =
-                listen::bind(listener.address, workers).map_err(|error| StartError::Listen {
-                    place: Box::new(listener.place.clone()),
-                    address: listener.address,
-                    error,
-                })?;
-            let address = sockets
-                .first()
-                .map_or(Ok(listener.address), std::net::TcpListener::local_addr);
-            bound.push((listener, address.unwrap_or(listener.address), sockets));
+            match listen::bind(listener.address, workers) {
+                Ok((address, sockets)) => bound.push((listener, address, sockets)),
+                Err(error) => {
+                    unbound.push(listen::problem(&listener.place, listener.address, &error));
+                }
+            }
+        }
+        let admin = match &config.admin {
+            Some(admin) => bind_admin(admin)
+                .map_err(|error| {
+                    unbound.push(listen::problem(&admin.place, admin.address, &error));
+                })
+                .ok(),
+            None => None,
+        };
+        if !unbound.is_empty() {
+            return Err(StartError::Listen(unbound));
         }
         let https_port = bound
             .iter()
@@ -91,7 +94,6 @@ impl App {
                 (Arc::new(context), sockets)
             })
             .collect();
-        let admin = config.admin.as_ref().map(bind_admin).transpose()?;
         let readiness = Readiness::default();
         let starting = readiness.block("start");
         let gateway = Arc::new(Gateway {
@@ -232,14 +234,9 @@ async fn drain(
     ended
 }
 
-fn bind_admin(admin: &model::Admin) -> Result<std::net::TcpListener, StartError> {
-    let failed = |error| StartError::Listen {
-        place: Box::new(admin.place.clone()),
-        address: admin.address,
-        error,
-    };
-    let listener = std::net::TcpListener::bind(admin.address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
+fn bind_admin(admin: &model::Admin) -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(admin.address)?;
+    listener.set_nonblocking(true)?;
     Ok(listener)
 }
 

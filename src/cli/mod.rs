@@ -146,6 +146,11 @@ fn warn(loaded: &Loaded, warnings: Vec<Problem>) {
 }
 
 fn bad_config(problems: &Problems) -> ExitCode {
+    tell(problems);
+    ExitCode::from(BAD_CONFIG)
+}
+
+fn tell(problems: &Problems) {
     eprint!("{problems}");
     let count = problems.list.len();
     eprintln!(
@@ -153,7 +158,6 @@ fn bad_config(problems: &Problems) -> ExitCode {
         if count == 1 { "" } else { "s" },
         problems.file.display()
     );
-    ExitCode::from(BAD_CONFIG)
 }
 
 fn failed(error: &dyn std::fmt::Display) -> ExitCode {

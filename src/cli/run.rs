@@ -4,13 +4,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::app::{App, StartError};
-use crate::config::Loaded;
 use crate::config::model::Speaks;
+use crate::config::{self, Loaded, Place, Problem};
 use crate::lifecycle::signals::Stop;
 use crate::telemetry::logging::Logging;
 
 pub(super) fn run(path: &Path) -> ExitCode {
-    match super::load(path) {
+    match config::load(path) {
         Ok(loaded) => serve(loaded, |_| {}),
         Err(problems) => super::bad_config(&problems),
     }
@@ -31,9 +31,18 @@ pub(super) fn serve(loaded: Loaded, bound: impl FnOnce(&App)) -> ExitCode {
                 None => ExitCode::FAILURE,
             };
         }
+        Err(StartError::Listen(problems)) => {
+            // The configuration is right, the machine is not: the next start may succeed.
+            if let Some(problems) = loaded.source.problems(problems) {
+                super::tell(&problems);
+            }
+            return ExitCode::FAILURE;
+        }
         Err(error) => return super::failed(&error),
     };
-    super::warn(&loaded, app.warnings.clone());
+    for warning in loaded.warnings.iter().chain(&app.warnings) {
+        warn(&loaded.source.file, warning);
+    }
     app.gateway().metrics.follow_log(logging.dropped());
     for (name, speaks, address) in app.addresses() {
         tracing::info!(name, %address, speaks = speaking(speaks), "listening");
@@ -60,6 +69,14 @@ pub(super) fn serve(loaded: Loaded, bound: impl FnOnce(&App)) -> ExitCode {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => super::failed(&error),
     }
+}
+
+/// In the log and in its format: a collector that reads JSON must be able to read this too.
+fn warn(file: &Path, warning: &Problem) {
+    let Place { key, line, column } = &warning.place;
+    let place = format_args!("{}:{line}:{column}", file.display());
+    let help = warning.help.as_deref();
+    tracing::warn!(key, %place, help, "{}", warning.message);
 }
 
 fn speaking(speaks: Speaks) -> &'static str {

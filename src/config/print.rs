@@ -159,17 +159,24 @@ fn pool(pool: &Pool) -> Value {
         Trust::Ca(file) => Some(file),
         Trust::System | Trust::Anyone => None,
     };
+    // Where no broker speaks TLS the section would be read with a warning, so only what somebody wrote is shown.
+    let is_used = pool.brokers.iter().any(|broker| broker.transport.is_tls())
+        || pool.tls.trust != Trust::System
+        || pool.tls.server_name.is_some();
+    let tls = is_used.then(|| {
+        json!({
+            "ca": ca,
+            "verify": pool.tls.trust != Trust::Anyone,
+            "server_name": pool.tls.server_name,
+        })
+    });
     json!({
         "kind": pool.kind,
         "balance": match pool.balance { Balance::RoundRobin => "round_robin" },
         "host": host,
         "subprotocol": pool.subprotocol,
         "forwarded": { "enabled": pool.forwarded.enabled, "port": port },
-        "tls": {
-            "ca": ca,
-            "verify": pool.tls.trust != Trust::Anyone,
-            "server_name": pool.tls.server_name,
-        },
+        "tls": tls,
         "brokers": brokers.collect::<Value>(),
     })
 }

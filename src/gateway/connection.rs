@@ -110,48 +110,46 @@ async fn talk(
 ) -> Result<Option<Box<session::Start>>, End> {
     // The options fail only on a connection that is already gone, which the next read tells.
     tune(&tcp).map_err(|error| (Phase::Tls, Reason::ClientIo(error)))?;
-    let deadline = arrival.began + arrival.snapshot.timeouts.tls;
     let stream = match arrival.listener.speaks {
-        Speaks::Tls => tls(tcp, &mut arrival, deadline).await?,
-        Speaks::Plain | Speaks::PlainRedirect => plain(tcp, &arrival, deadline).await?,
+        Speaks::Tls => tls(tcp, &mut arrival).await?,
+        Speaks::Plain | Speaks::PlainRedirect => plain(tcp, &arrival).await?,
     };
     drop(handshake);
     http::serve(stream, arrival).await
 }
 
-/// Looks at the first byte without taking it.
-async fn first_byte(tcp: &TcpStream, deadline: Instant) -> Result<Spoken, End> {
+/// Looks at the first byte without taking it. `None` when the deadline came first.
+async fn first_byte(tcp: &TcpStream, deadline: Instant) -> Result<Option<Spoken>, Reason> {
     let mut byte = [0];
     match timeout_at(deadline, tcp.peek(&mut byte)).await {
-        Ok(Ok(0)) => Err((Phase::Tls, Reason::Vanished)),
-        Ok(Ok(_)) => Ok(Spoken::of(byte[0])),
-        Ok(Err(error)) => Err((Phase::Tls, Reason::ClientIo(error))),
-        Err(_) => Err((Phase::Tls, Reason::TlsTimeout)),
+        Ok(Ok(0)) => Err(Reason::Vanished),
+        Ok(Ok(_)) => Ok(Some(Spoken::of(byte[0]))),
+        Ok(Err(error)) => Err(Reason::ClientIo(error)),
+        Err(_) => Ok(None),
     }
 }
 
-async fn plain(tcp: TcpStream, arrival: &Arrival, deadline: Instant) -> Result<Prefixed, End> {
-    let request = arrival.began + arrival.snapshot.timeouts.request;
-    let spoken =
-        first_byte(&tcp, deadline.max(request))
-            .await
-            .map_err(|(_, reason)| match reason {
-                Reason::TlsTimeout => (Phase::Http, Reason::RequestTimeout),
-                reason => (Phase::Http, reason),
-            })?;
-    match spoken.mistake_on_plain() {
+async fn plain(tcp: TcpStream, arrival: &Arrival) -> Result<Prefixed, End> {
+    let deadline = arrival.began + arrival.snapshot.timeouts.request;
+    let mistake = match first_byte(&tcp, deadline).await {
+        Ok(Some(spoken)) => spoken.mistake_on_plain(),
+        Ok(None) => Some(Reason::RequestTimeout),
+        Err(reason) => Some(reason),
+    };
+    match mistake {
         Some(mistake) => Err((Phase::Http, mistake)),
         None => Ok(Prefixed::new(Stream::Plain(tcp))),
     }
 }
 
-async fn tls(
-    mut tcp: TcpStream,
-    arrival: &mut Arrival,
-    deadline: Instant,
-) -> Result<Prefixed, End> {
-    let spoken = first_byte(&tcp, deadline).await?;
-    if let Some(mistake) = spoken.mistake_on_tls() {
+async fn tls(mut tcp: TcpStream, arrival: &mut Arrival) -> Result<Prefixed, End> {
+    let deadline = arrival.began + arrival.snapshot.timeouts.tls;
+    let mistake = match first_byte(&tcp, deadline).await {
+        Ok(Some(spoken)) => spoken.mistake_on_tls(),
+        Ok(None) => Some(Reason::TlsTimeout),
+        Err(reason) => Some(reason),
+    };
+    if let Some(mistake) = mistake {
         if matches!(mistake, Reason::PlainHttpOnTls) {
             answer_plain_http(&mut tcp).await;
         }

@@ -13,13 +13,13 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::connection::{Arrival, Prefixed};
 use super::outcome::{Phase, Reason};
 use super::routes::{Route, Target};
-use super::{session, upgrade};
+use super::{Gateway, session, upgrade};
 use crate::config::model::{Redirect, Speaks};
 use crate::identity::Identity;
 use crate::pool::Pool;
@@ -84,7 +84,12 @@ pub(super) async fn serve(
     drop(parts.service);
     let (mut stream, unread) = parts.io.into_inner().into_parts();
     if let Err(error) = served {
-        return Err((Phase::Http, http_error(error)));
+        let reason = http_error(error);
+        if matches!(reason, Reason::Http(_)) {
+            // hyper has answered it.
+            shut(&mut stream, &gateway).await;
+        }
+        return Err((Phase::Http, reason));
     }
     // HTTP is over and its futures are gone, so this is the only holder.
     let requests = Arc::into_inner(requests);
@@ -96,7 +101,7 @@ pub(super) async fn serve(
         upgraded.map(|upgraded| (upgraded, requests.arrival))
     });
     let Some((upgraded, arrival)) = upgraded else {
-        shut(&mut stream).await;
+        shut(&mut stream, &gateway).await;
         return Ok(None);
     };
     let early = [&parts.read_buf[..], &unread[..]].concat();
@@ -121,10 +126,18 @@ fn http_error(error: hyper::Error) -> Reason {
     }
 }
 
-/// Says goodbye; a client that does not take it in time is left.
-async fn shut(stream: &mut Stream) {
+/// Says goodbye and reads away what the client still sends: closing with bytes unread would reset the connection, and the
+/// answer be lost. A client that does not leave in time is left.
+async fn shut(stream: &mut Stream, gateway: &Gateway) {
     const PATIENCE: Duration = Duration::from_secs(2);
-    if let Ok(Err(error)) = timeout(PATIENCE, stream.shutdown()).await {
+    let leaving = async {
+        stream.shutdown().await?;
+        let mut rest = [0; 1024];
+        // A drain does not wait for clients that have their answer.
+        while !gateway.drain.is_closing() && stream.read(&mut rest).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    if let Ok(Err(error)) = timeout(PATIENCE, leaving).await {
         tracing::debug!(%error, "the client was gone before its connection was closed");
     }
 }
@@ -284,16 +297,16 @@ fn redirected(redirect: &Redirect, host: &str, request: &Request<Incoming>) -> R
 }
 
 /// The host that the request is for, with its port. SECURITY: only what a host may consist of, since it goes into
-/// `Location` and to brokers.
+/// `Location` and to brokers; and only one, or something in front might go by the other (RFC 9112 3.2).
 fn host(request: &Request<Incoming>) -> Option<&str> {
-    let host = match request.uri().authority() {
-        Some(authority) => authority.as_str(),
-        None => match request.headers().get(header::HOST) {
-            Some(host) => host.to_str().ok()?,
-            // HTTP/1.0 knows no Host.
-            None if request.version() == Version::HTTP_10 => return Some("localhost"),
-            None => return None,
-        },
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (request.uri().authority(), hosts.next(), hosts.next()) {
+        (_, _, Some(_)) => return None,
+        (Some(authority), _, None) => authority.as_str(),
+        (None, Some(host), None) => host.to_str().ok()?,
+        // HTTP/1.0 knows no Host.
+        (None, None, None) if request.version() == Version::HTTP_10 => return Some("localhost"),
+        (None, None, None) => return None,
     };
     let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(&byte);
     (!host.is_empty() && host.bytes().all(is_host)).then_some(host)

@@ -9,6 +9,7 @@
 mod support;
 
 mod brokers;
+mod cli;
 mod clients;
 mod configuration;
 mod configuration_mistakes;
@@ -17,6 +18,12 @@ mod demo;
 mod documentation;
 mod examples;
 mod layers;
+mod limits;
 mod sessions;
+mod silence;
+mod startup;
 mod static_files;
+mod tls;
 mod tls_files;
+mod upgrade;
+mod wrong_port;

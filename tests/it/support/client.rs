@@ -1,12 +1,14 @@
 //! A client that may say anything: TLS, WebSocket frames by tungstenite or by hand, MQTT bytes by hand.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -27,22 +29,47 @@ pub async fn tls(gateway: &Gateway) -> TlsStream<TcpStream> {
 }
 
 pub async fn try_tls(gateway: &Gateway) -> std::io::Result<TlsStream<TcpStream>> {
+    try_tls_to(gateway.address(0), gateway.ca_file()).await
+}
+
+/// A TLS connection to this address, for `localhost`, that trusts this authority.
+pub async fn tls_to(address: SocketAddr, ca: &Path) -> TlsStream<TcpStream> {
+    try_tls_to(address, ca).await.unwrap()
+}
+
+pub async fn try_tls_to(address: SocketAddr, ca: &Path) -> std::io::Result<TlsStream<TcpStream>> {
+    let config = tls_config(ca, rustls::DEFAULT_VERSIONS);
+    tls_as(address, "localhost", config).await
+}
+
+/// What a client may configure: whom it trusts and which versions it speaks.
+pub fn tls_config(
+    ca: &Path,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<rustls::ClientConfig> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(gateway.ca_file()).unwrap() {
+    for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let tcp = TcpStream::connect(gateway.address(0)).await?;
+    Arc::new(config)
+}
+
+/// A TLS connection that asks for this name.
+pub async fn tls_as(
+    address: SocketAddr,
+    name: &str,
+    config: Arc<rustls::ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
-    let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
-        .await
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    TlsConnector::from(config).connect(name, tcp).await
 }
 
 /// Sends a request as it stands and reads the answer to the end of the connection, or of patience.
@@ -87,9 +114,9 @@ impl Client {
                 .insert("Sec-WebSocket-Protocol", value);
         }
         let stream = tls(gateway).await;
-        let (socket, response) = tokio_tungstenite::client_async(request, stream)
-            .await
-            .unwrap();
+        // On the heap: the future of every test that opens a client would hold it.
+        let opening = Box::pin(tokio_tungstenite::client_async(request, stream));
+        let (socket, response) = opening.await.unwrap();
         Self { socket, response }
     }
 

@@ -10,16 +10,15 @@ use std::thread::JoinHandle;
 use tempfile::TempDir;
 use tidegate::app::{App, StartError, Stopper};
 use tidegate::lifecycle::Ended;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use super::admin::Admin;
 use super::authority::Authority;
 
 /// A running gateway; dropping it stops it at once.
 pub struct Gateway {
     listeners: Vec<SocketAddr>,
-    admin: SocketAddr,
+    admin: Admin,
     authority: Authority,
     stop: mpsc::Sender<&'static str>,
     thread: Option<JoinHandle<Ended>>,
@@ -42,28 +41,7 @@ impl Gateway {
     pub async fn start(yaml: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::make(folder.path());
-        let mut text = yaml.to_owned();
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
-        let certificates = format!(
-            "certificates: [{{chain: {:?}, key: {:?}}}]",
-            authority.chain, authority.key
-        );
-        for (key, default) in [
-            ("listeners", "listeners: [{address: \"127.0.0.1:0\"}]"),
-            ("admin", "admin: {address: \"127.0.0.1:0\"}"),
-            ("certificates", &certificates),
-            ("workers", "workers: 1"),
-        ] {
-            if !text
-                .lines()
-                .any(|line| line.starts_with(&format!("{key}:")))
-            {
-                text.push_str(default);
-                text.push('\n');
-            }
-        }
+        let text = completed(yaml, &authority);
         let loaded = tidegate::config::parse(Path::new("test.yaml"), &text)
             .unwrap_or_else(|problems| panic!("{problems}"));
         let app = App::bind(loaded.config).unwrap_or_else(|error| match error {
@@ -71,7 +49,7 @@ impl Gateway {
             error => panic!("{error}"),
         });
         let listeners = app.addresses().map(|(_, _, address)| address).collect();
-        let admin = app.admin_address().unwrap();
+        let admin = Admin(app.admin_address().unwrap());
         let (stop, told) = mpsc::channel(2);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -117,58 +95,32 @@ impl Gateway {
 
     /// Status and body of a GET on the admin listener.
     pub async fn admin(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.admin).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, body.to_owned())
+        self.admin.get(path).await
     }
 
     /// Every sample of `/metrics`: `name{labels}` → value.
     pub async fn metrics(&self) -> HashMap<String, f64> {
-        let (_, body) = self.admin("/metrics").await;
-        body.lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| line.rsplit_once(' '))
-            .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
-            .collect()
+        self.admin.metrics().await
     }
 
     /// The sum of all samples whose name begins so and that have all of these labels (`why="idle"`).
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        self.metrics()
-            .await
-            .iter()
-            .filter(|(sample, _)| {
-                sample.split('{').next() == Some(name)
-                    && labels.iter().all(|label| sample.contains(label))
-            })
-            .map(|(_, value)| value)
-            .sum()
+        self.admin.metric(name, labels).await
     }
 
     /// Waits until the metric has the value.
     pub async fn metric_becomes(&self, name: &str, labels: &[&str], value: f64) {
-        let wait = super::eventually(async || self.metric(name, labels).await == value).await;
-        if !wait {
-            let (_, all) = self.admin("/metrics").await;
-            panic!("{name}{labels:?} did not become {value}:\n{all}");
-        }
+        self.admin.metric_becomes(name, labels, value).await;
     }
 
     /// One end was recorded, for this reason.
     pub async fn outcome(&self, who: &str, phase: &str, why: &str) {
-        let labels = [
-            format!("who=\"{who}\""),
-            format!("phase=\"{phase}\""),
-            format!("why=\"{why}\""),
-        ];
-        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-        self.metric_becomes("tidegate_outcomes_total", &labels, 1.0)
-            .await;
+        self.admin.outcome(who, phase, why).await;
+    }
+
+    /// The admin listener itself.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.0
     }
 
     /// What SIGTERM does: begins to drain. A second call ends at once.
@@ -188,6 +140,34 @@ impl Gateway {
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
+}
+
+/// The configuration with what it leaves out: a TLS listener and an admin listener on free ports, the authority's
+/// certificate, one worker.
+pub fn completed(yaml: &str, authority: &Authority) -> String {
+    let mut text = yaml.to_owned();
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    let certificates = format!(
+        "certificates: [{{chain: {:?}, key: {:?}}}]",
+        authority.chain, authority.key
+    );
+    for (key, default) in [
+        ("listeners", "listeners: [{address: \"127.0.0.1:0\"}]"),
+        ("admin", "admin: {address: \"127.0.0.1:0\"}"),
+        ("certificates", &certificates),
+        ("workers", "workers: 1"),
+    ] {
+        if !text
+            .lines()
+            .any(|line| line.starts_with(&format!("{key}:")))
+        {
+            text.push_str(default);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 /// Routes and a pool of these brokers.

@@ -1,6 +1,7 @@
 //! What the tests stand on: the gateway under test, real brokers, real clients, and the processes they are; a scripted
 //! broker and a client that may say anything, for the faults that real ones cannot be made to show.
 
+pub mod admin;
 pub mod authority;
 pub mod broker;
 pub mod client;
@@ -9,7 +10,9 @@ pub mod gateway;
 pub mod mosquitto;
 pub mod packets;
 pub mod process;
+pub mod program;
 pub mod rabbitmq;
+pub mod raw_http;
 pub mod tools;
 
 use std::time::Duration;

@@ -125,6 +125,21 @@ impl Process {
         }
     }
 
+    /// Sends it a signal by name: `TERM`, `INT`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("sh")
+            .args(["-c", r#"kill -s "$0" "$1""#, name, &pid])
+            .status()
+            .unwrap();
+        assert!(sent.success(), "{} is gone", self.name);
+    }
+
+    /// Everything on standard error, as far as it is kept.
+    pub fn stderr(&self) -> String {
+        self.stderr.so_far()
+    }
+
     /// Kills the program at once, as a power cut would, and reaps it.
     pub fn kill(&mut self) {
         self.end_group();
