@@ -362,16 +362,14 @@ impl Relay {
         if !moved {
             return Ok(false);
         }
-        let mut signal = None;
+        let mut heard = Ok(None);
         if !input.is_empty() {
-            signal = lane
-                .translator
-                .translate(&mut input, written, usize::MAX)
-                .map_err(|fault| from.faulted(fault))?;
+            heard = lane.translator.translate(&mut input, written, usize::MAX);
             lane.unread = input.to_vec();
         }
+        // Before a fault is looked at: it may stand behind the rest of a packet, and a goodbye must not land inside one.
         write(lane, sink, written, cx).map_err(|error| far.broke(error))?;
-        if let Some(signal) = signal {
+        if let Some(signal) = heard.map_err(|fault| from.faulted(fault))? {
             self.hear(from, signal)?;
         }
         Ok(true)
