@@ -38,8 +38,9 @@ pub async fn run(start: Start, counted: Counted) {
     let gateway = Arc::clone(&start.arrival.gateway);
     let membership = gateway.drain.join();
     let mut record = Box::new(Record::new(&start));
-    // CANCEL: a cut drops the session where it stands; what can be said without waiting is said.
+    // CANCEL: a cut drops a session that has no broker yet where it stands; the relay has its own look at it.
     let ended = tokio::select! {
+        biased;
         ended = serve(start, &mut record, &membership) => ended,
         () = gateway.drain.cut() => {
             record.reason = Some(Reason::Cut);
@@ -70,7 +71,11 @@ async fn serve(start: Start, record: &mut Record, membership: &Membership) -> En
         Err(ended) => return *ended,
     };
     record.phase = Phase::Relay;
-    let reason = relay.run(membership).await;
+    // CANCEL: the relay's state is its own: whatever it was doing, what can be said without waiting is said.
+    let reason = tokio::select! {
+        reason = relay.run(membership) => reason,
+        () = record.gateway.drain.cut() => Reason::Cut,
+    };
     record.up = relay.up.translator.tally;
     record.down = relay.down.translator.tally;
     let let_finish = matches!(reason, Reason::Disconnected);
@@ -338,7 +343,13 @@ async fn say_goodbye(ended: Ended, record: &mut Record) {
             wait_for_end(broker).await;
         }
     };
-    tokio::join!(farewell, broker);
+    let goodbye = async { tokio::join!(farewell, broker) };
+    // CANCEL: the first poll has written what is written without waiting; a cut waits for nobody.
+    tokio::select! {
+        biased;
+        _ = goodbye => {}
+        () = record.gateway.drain.cut() => {}
+    }
 }
 
 /// A broker that was told DISCONNECT closes by itself, and so keeps the TIME_WAIT.
