@@ -10,9 +10,11 @@ mod support;
 
 mod brokers;
 mod clients;
+mod connect;
 mod configuration;
 mod configuration_mistakes;
 mod examples;
 mod sessions;
 mod static_files;
 mod tls_files;
+mod websocket;
