@@ -3,7 +3,7 @@
 use crate::mqtt::{FixedHeader, HeaderReader, Malformed, PacketType};
 use crate::telemetry::Counters;
 use crate::websocket::{
-    Control, Event, FrameReader, NO_MASK, Opcode, Violation, data_header, rotate, xor,
+    CloseCode, Control, Event, FrameReader, NO_MASK, Opcode, Violation, data_header, rotate, xor,
 };
 
 /// How the bytes that come in are framed.
@@ -170,6 +170,22 @@ impl Translator {
         self.limits = limits;
         self.output = output;
         self.masks = masks;
+    }
+
+    /// The Close frame that stands in bytes still to be translated, if there is one. They stay untranslated.
+    pub fn close_ahead(&self, mut bytes: &[u8]) -> Option<CloseCode> {
+        let Input::Frames(reader) = &self.input else {
+            return None;
+        };
+        let mut reader = reader.clone();
+        loop {
+            match reader.next(&mut bytes) {
+                Ok(Event::Control(Control::Close(code))) => return Some(code),
+                Ok(Event::Control(_) | Event::Data { .. }) => {}
+                // A violation is answered when it is translated.
+                Ok(Event::End) | Err(_) => return None,
+            }
+        }
     }
 
     /// Takes bytes off `input` and appends to `out` until the input is used up, `out` has reached `enough` bytes, or

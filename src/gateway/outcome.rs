@@ -164,6 +164,16 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// TLS without close_notify, or a reset: the connection ended, how is no matter to MQTT.
+    pub fn client_broke(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => Self::Vanished,
+            _ => Self::ClientIo(error),
+        }
+    }
+
     pub fn who(&self) -> Who {
         match self {
             Self::Disconnected

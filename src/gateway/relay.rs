@@ -150,14 +150,7 @@ enum Side {
 impl Side {
     fn broke(self, error: io::Error) -> Reason {
         match (self, error.kind()) {
-            // TLS without close_notify: the connection ended, how is no matter to MQTT.
-            (
-                Self::Client,
-                io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::BrokenPipe,
-            ) => Reason::Vanished,
-            (Self::Client, _) => Reason::ClientIo(error),
+            (Self::Client, _) => Reason::client_broke(error),
             (
                 Self::Broker,
                 io::ErrorKind::UnexpectedEof

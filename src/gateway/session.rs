@@ -47,7 +47,7 @@ pub async fn run(start: Start, counted: Counted) {
             return;
         }
     };
-    Box::pin(say_goodbye(ended, &mut record)).await;
+    Box::pin(say_goodbye(ended, record, &gateway)).await;
     drop(counted);
 }
 
@@ -264,8 +264,11 @@ impl Reading {
                 Some(Signal::Control(Control::Ping(payload))) => {
                     let mut pong = Vec::new();
                     control(&mut pong, Opcode::Pong, &payload, None);
-                    client.write_all(&pong).await.map_err(Reason::ClientIo)?;
-                    client.flush().await.map_err(Reason::ClientIo)?;
+                    client
+                        .write_all(&pong)
+                        .await
+                        .map_err(Reason::client_broke)?;
+                    client.flush().await.map_err(Reason::client_broke)?;
                 }
                 Some(Signal::Control(Control::Pong)) => {}
                 None => self.read(client).await?,
@@ -279,6 +282,10 @@ impl Reading {
             if let Err(reason) = self.read(client).await {
                 return reason;
             }
+            // A browser that leaves says so and then waits: its connection stays.
+            if let Some(code) = self.translator.close_ahead(&self.unread) {
+                return Reason::ClientClosed(code.into());
+            }
         }
         std::future::pending().await
     }
@@ -287,13 +294,15 @@ impl Reading {
         match client.read_buf(&mut self.unread).await {
             Ok(0) => Err(Reason::Vanished),
             Ok(_) => Ok(()),
-            Err(error) => Err(Reason::ClientIo(error)),
+            Err(error) => Err(Reason::client_broke(error)),
         }
     }
 }
 
 /// Tells the client why, in MQTT where a packet boundary allows it and in a Close frame, then lets both sides go.
-async fn say_goodbye(ended: Ended, record: &mut Record) {
+///
+/// The record is written before: the session is over, and what follows is courtesy.
+async fn say_goodbye(ended: Ended, mut record: Box<Record>, gateway: &Gateway) {
     /// For our last bytes; for the client's answer to them.
     const PATIENCE: Duration = Duration::from_secs(2);
     let Ended {
@@ -323,6 +332,7 @@ async fn say_goodbye(ended: Ended, record: &mut Record) {
     let heard = !matches!(reason, Reason::Vanished | Reason::ClientIo(_));
     let answered = matches!(reason, Reason::ClientClosed(_));
     record.finish(reason);
+    drop(record);
     let farewell = async {
         client.write_all(&pending).await?;
         client.shutdown().await?;
@@ -348,7 +358,7 @@ async fn say_goodbye(ended: Ended, record: &mut Record) {
     tokio::select! {
         biased;
         _ = goodbye => {}
-        () = record.gateway.drain.cut() => {}
+        () = gateway.drain.cut() => {}
     }
 }
 
