@@ -14,6 +14,9 @@ use crate::websocket::{derive_accept_key, generate_key};
 /// Longest head of an answer.
 const HEAD: usize = 8 * 1024;
 
+/// Longest name (RFC 1035 2.3.4) and a port: a client's `Host` over that is none.
+const HOST: usize = 253 + ":65535".len();
+
 /// Upgrades the stream. Answers the bytes that came behind the answer's head.
 pub(super) async fn upgrade(
     pool: &Pool,
@@ -57,7 +60,10 @@ fn request(pool: &Pool, broker: &Broker, client: &Client<'_>, key: &str) -> Stri
     };
     let host = match &pool.host {
         HostHeader::Broker => own(broker),
-        HostHeader::Client => client.host.map_or_else(|| own(broker), str::to_owned),
+        HostHeader::Client => client
+            .host
+            .filter(|host| host.len() <= HOST)
+            .map_or_else(|| own(broker), str::to_owned),
         HostHeader::Fixed(host) => host.clone(),
     };
     let mut text = format!(
