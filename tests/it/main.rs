@@ -8,12 +8,17 @@
 
 mod support;
 
+mod balance;
 mod brokers;
 mod clients;
 mod connect;
 mod configuration;
 mod configuration_mistakes;
+mod drain;
 mod examples;
+mod headers;
+mod relay;
+mod retry;
 mod sessions;
 mod static_files;
 mod tls_files;
