@@ -33,6 +33,8 @@ pub struct Limits {
     pub packet: u64,
     /// Bytes of payload of one frame that is written.
     pub frame: u64,
+    /// Bytes of one packet of a watched type: it is held until it is whole.
+    pub watched: u64,
 }
 
 /// Why a direction cannot go on.
@@ -61,9 +63,6 @@ pub struct Tally {
     pub packets: [u64; 16],
     pub bytes: [u64; 16],
 }
-
-/// Longest packet of a watched type. They are short; a longer one is over the limit.
-const LONGEST_WATCHED: u32 = 64 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -263,7 +262,7 @@ impl Translator {
         let packet_type = header.packet_type();
         let index = packet_type.index();
         if self.watched & 1 << index != 0 {
-            if header.remaining > LONGEST_WATCHED {
+            if length > self.limits.watched {
                 return Err(Fault::TooLarge(length));
             }
             self.captured = Some(Box::new((packet_type, header.bytes().to_vec())));

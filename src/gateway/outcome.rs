@@ -166,11 +166,16 @@ pub enum Reason {
 impl Reason {
     /// TLS without close_notify, or a reset: the connection ended, how is no matter to MQTT.
     pub fn client_broke(error: io::Error) -> Self {
-        match error.kind() {
+        let ended = matches!(
+            error.kind(),
             io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe => Self::Vanished,
-            _ => Self::ClientIo(error),
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe
+        );
+        if ended {
+            Self::Vanished
+        } else {
+            Self::ClientIo(error)
         }
     }
 

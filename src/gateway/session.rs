@@ -22,6 +22,9 @@ use crate::websocket::{Control, FrameReader, Opcode, Peer, close, control, data_
 /// Bytes that a client may send behind its CONNECT before the broker has answered it.
 const AHEAD: usize = 16 * 1024;
 
+/// Longest CONNACK, DISCONNECT or AUTH. They are short.
+const WATCHED: u64 = 64 * 1024;
+
 /// What a session begins with.
 #[derive(Debug)]
 pub struct Start {
@@ -127,6 +130,7 @@ async fn open(start: Start, record: &mut Record) -> Result<Box<Relay>, Box<Ended
     let packet_limits = Limits {
         packet: limits.packet as u64,
         frame: limits.frame as u64,
+        watched: WATCHED,
     };
     let joining = Joining {
         client: Client {
@@ -224,6 +228,7 @@ impl Reading {
         let limits = Limits {
             packet: longest as u64,
             frame: u64::MAX,
+            watched: longest as u64,
         };
         let input = Input::Frames(FrameReader::new(Peer::Client));
         let mut translator =
@@ -514,5 +519,23 @@ impl Drop for Record {
             tracing::Level::WARN => line!(warn),
             _ => line!(info),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What an idle session holds besides the relay, which is in a box of its own: 968 bytes of task and 712 of record
+    /// (512 its tallies) on x86-64.
+    #[test]
+    fn the_task_of_a_session_is_small() {
+        let task = size_of_future(run);
+        let record = size_of::<Record>();
+        assert!(task + record <= 1792, "{task} bytes, its record {record}");
     }
 }

@@ -256,3 +256,25 @@ async fn a_client_that_says_nothing_is_closed_at_its_deadline() {
         .outcome("client", "connect", "connect_timeout")
         .await;
 }
+
+#[tokio::test]
+async fn a_connect_may_be_as_long_as_the_limit_says() {
+    let mut scene = scene_with("limits: {connect: 200KiB}\n").await;
+    // A Will of 60,000 bytes and a password as long.
+    let mut body = b"\x00\x04MQTT\x04\xc6\x00\x3c\x00\x02id\x00\x01t\xea\x60".to_vec();
+    body.extend([7; 60_000]);
+    body.extend_from_slice(b"\x00\x01u\xea\x60");
+    body.extend([7; 60_000]);
+    let mut connect = packets::publish("", &body);
+    // The topic's length stands where a CONNECT has none.
+    let start = connect.len() - body.len();
+    connect.drain(start - 2..start);
+    connect[0] = 0x10;
+    let length = body.len();
+    for (at, shift) in [(1, 0), (2, 7), (3, 14)] {
+        let more = if at < 3 { 0x80 } else { 0 };
+        connect[at] = u8::try_from(length >> shift & 0x7f).unwrap() | more;
+    }
+    scene.client.send(&connect).await;
+    assert!(scene.broker.session().await.connect == connect);
+}
