@@ -459,9 +459,9 @@ impl Relay {
             .min();
         let silence = match (self.rules.idle, self.up.stalled) {
             // While the broker takes nothing the client is not read: its silence is ours.
-            (Some(idle), Some(since)) => since + write.max(idle),
+            (_, Some(since)) => since + write,
             (Some(idle), None) => self.heard + idle,
-            (None, _) => self.heard + self.rules.timeouts.ping * (u32::from(self.pings) + 1),
+            (None, None) => self.heard + self.rules.timeouts.ping * (u32::from(self.pings) + 1),
         };
         stall.map_or(silence, |stall| stall.min(silence))
     }

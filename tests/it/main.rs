@@ -5,15 +5,19 @@
     clippy::panic,
     reason = "a test that cannot go on should fail where it stands"
 )]
+#![expect(
+    clippy::large_futures,
+    reason = "a test is one future, and there are few at a time"
+)]
 
 mod support;
 
 mod balance;
 mod brokers;
 mod clients;
-mod connect;
 mod configuration;
 mod configuration_mistakes;
+mod connect;
 mod drain;
 mod examples;
 mod headers;

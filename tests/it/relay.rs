@@ -153,7 +153,8 @@ fn traffic() -> impl Strategy<Value = Traffic> {
         0..80_000_usize
     ];
     let packet = (size, any::<u8>()).prop_map(|(size, byte)| {
-        let payload: Vec<u8> = (0..size).map(|at| byte.wrapping_add(at as u8)).collect();
+        let cycle = (0..=255_u8).cycle().skip(byte.into());
+        let payload: Vec<u8> = cycle.take(size).collect();
         packets::publish("t", &payload)
     });
     let cut = prop_oneof![1..4_usize, 1..300_usize, 1..100_000_usize];
@@ -619,4 +620,17 @@ async fn packets_and_bytes_are_counted_by_type_and_direction() {
         ];
         gateway.metric_becomes(metric, &labels, value).await;
     }
+}
+
+#[tokio::test]
+async fn a_client_that_is_not_read_is_not_held_silent() {
+    let (gateway, mut client, session) = keepalive(0, "ping: 50ms, write: 1s").await;
+    let packet = frames::masked(FIN | BINARY, &packets::publish("t", &vec![7; 1 << 20]));
+    let stream = client.socket.get_mut();
+    let writing = async { while stream.write_all(&packet).await.is_ok() {} };
+    timeout(PATIENCE, writing)
+        .await
+        .expect("it is never closed");
+    gateway.outcome("broker", "relay", "stalled").await;
+    drop(session);
 }
