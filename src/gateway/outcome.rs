@@ -165,6 +165,21 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// TLS without close_notify, or a reset: the connection ended, how is no matter to MQTT.
+    pub fn client_broke(error: io::Error) -> Self {
+        let ended = matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe
+        );
+        if ended {
+            Self::Vanished
+        } else {
+            Self::ClientIo(error)
+        }
+    }
+
     pub fn who(&self) -> Who {
         match self {
             Self::Disconnected

@@ -150,14 +150,7 @@ enum Side {
 impl Side {
     fn broke(self, error: io::Error) -> Reason {
         match (self, error.kind()) {
-            // TLS without close_notify: the connection ended, how is no matter to MQTT.
-            (
-                Self::Client,
-                io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::BrokenPipe,
-            ) => Reason::Vanished,
-            (Self::Client, _) => Reason::ClientIo(error),
+            (Self::Client, _) => Reason::client_broke(error),
             (
                 Self::Broker,
                 io::ErrorKind::UnexpectedEof
@@ -362,16 +355,14 @@ impl Relay {
         if !moved {
             return Ok(false);
         }
-        let mut signal = None;
+        let mut heard = Ok(None);
         if !input.is_empty() {
-            signal = lane
-                .translator
-                .translate(&mut input, written, usize::MAX)
-                .map_err(|fault| from.faulted(fault))?;
+            heard = lane.translator.translate(&mut input, written, usize::MAX);
             lane.unread = input.to_vec();
         }
+        // Before a fault is looked at: it may stand behind the rest of a packet, and a goodbye must not land inside one.
         write(lane, sink, written, cx).map_err(|error| far.broke(error))?;
-        if let Some(signal) = signal {
+        if let Some(signal) = heard.map_err(|fault| from.faulted(fault))? {
             self.hear(from, signal)?;
         }
         Ok(true)
@@ -468,9 +459,9 @@ impl Relay {
             .min();
         let silence = match (self.rules.idle, self.up.stalled) {
             // While the broker takes nothing the client is not read: its silence is ours.
-            (Some(idle), Some(since)) => since + write.max(idle),
+            (_, Some(since)) => since + write,
             (Some(idle), None) => self.heard + idle,
-            (None, _) => self.heard + self.rules.timeouts.ping * (u32::from(self.pings) + 1),
+            (None, None) => self.heard + self.rules.timeouts.ping * (u32::from(self.pings) + 1),
         };
         stall.map_or(silence, |stall| stall.min(silence))
     }
@@ -498,4 +489,17 @@ fn write(
         lane.stalled = Some(Instant::now());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle session holds of ours besides its task, its sockets and TLS. 1,224 bytes on x86-64, of which 464 for
+    /// each lane (256 its tally): the ceiling leaves room for a field, not for a buffer.
+    #[test]
+    fn a_relay_is_small() {
+        let (relay, lane) = (size_of::<Relay>(), size_of::<Lane>());
+        assert!(relay <= 1280, "{relay} bytes, {lane} for each lane");
+    }
 }

@@ -15,6 +15,9 @@ use crate::websocket::{derive_accept_key, generate_key};
 /// Longest head of an answer.
 const HEAD: usize = 8 * 1024;
 
+/// Longest name (RFC 1035 2.3.4) and a port: a client's `Host` over that is none.
+const HOST: usize = 253 + ":65535".len();
+
 /// Upgrades the stream. Answers the bytes that came behind the answer's head.
 pub(super) async fn upgrade(
     pool: &Pool,
@@ -58,7 +61,11 @@ fn request(pool: &Pool, broker: &Broker, client: &Identity, key: &str) -> String
     };
     let host = match &pool.host {
         HostHeader::Broker => own(broker),
-        HostHeader::Client => client.host.clone().unwrap_or_else(|| own(broker)),
+        HostHeader::Client => client
+            .host
+            .clone()
+            .filter(|host| host.len() <= HOST)
+            .unwrap_or_else(|| own(broker)),
         HostHeader::Fixed(host) => host.clone(),
     };
     let mut text = format!(

@@ -5,9 +5,14 @@
     clippy::panic,
     reason = "a test that cannot go on should fail where it stands"
 )]
+#![expect(
+    clippy::large_futures,
+    reason = "a test is one future, and there are few at a time"
+)]
 
 mod support;
 
+mod balance;
 mod brokers;
 mod cli;
 mod clients;
@@ -19,6 +24,11 @@ mod documentation;
 mod examples;
 mod layers;
 mod limits;
+mod connect;
+mod drain;
+mod headers;
+mod relay;
+mod retry;
 mod sessions;
 mod silence;
 mod startup;
@@ -27,3 +37,4 @@ mod tls;
 mod tls_files;
 mod upgrade;
 mod wrong_port;
+mod websocket;

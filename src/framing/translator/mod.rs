@@ -3,7 +3,7 @@
 use crate::mqtt::{FixedHeader, HeaderReader, Malformed, PacketType};
 use crate::telemetry::Counters;
 use crate::websocket::{
-    Control, Event, FrameReader, NO_MASK, Opcode, Violation, data_header, rotate, xor,
+    CloseCode, Control, Event, FrameReader, NO_MASK, Opcode, Violation, data_header, rotate, xor,
 };
 
 /// How the bytes that come in are framed.
@@ -33,6 +33,8 @@ pub struct Limits {
     pub packet: u64,
     /// Bytes of payload of one frame that is written.
     pub frame: u64,
+    /// Bytes of one packet of a watched type: it is held until it is whole.
+    pub watched: u64,
 }
 
 /// Why a direction cannot go on.
@@ -61,9 +63,6 @@ pub struct Tally {
     pub packets: [u64; 16],
     pub bytes: [u64; 16],
 }
-
-/// Longest packet of a watched type. They are short; a longer one is over the limit.
-const LONGEST_WATCHED: u32 = 64 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -172,6 +171,22 @@ impl Translator {
         self.masks = masks;
     }
 
+    /// The Close frame that stands in bytes still to be translated, if there is one. They stay untranslated.
+    pub fn close_ahead(&self, mut bytes: &[u8]) -> Option<CloseCode> {
+        let Input::Frames(reader) = &self.input else {
+            return None;
+        };
+        let mut reader = reader.clone();
+        loop {
+            match reader.next(&mut bytes) {
+                Ok(Event::Control(Control::Close(code))) => return Some(code),
+                Ok(Event::Control(_) | Event::Data { .. }) => {}
+                // A violation is answered when it is translated.
+                Ok(Event::End) | Err(_) => return None,
+            }
+        }
+    }
+
     /// Takes bytes off `input` and appends to `out` until the input is used up, `out` has reached `enough` bytes, or
     /// there is something to hear of. What `input` still holds is to be given again.
     pub fn translate(
@@ -247,7 +262,7 @@ impl Translator {
         let packet_type = header.packet_type();
         let index = packet_type.index();
         if self.watched & 1 << index != 0 {
-            if header.remaining > LONGEST_WATCHED {
+            if length > self.limits.watched {
                 return Err(Fault::TooLarge(length));
             }
             self.captured = Some(Box::new((packet_type, header.bytes().to_vec())));

@@ -10,6 +10,7 @@ use crate::websocket::{Peer, close, control};
 const ROOMY: Limits = Limits {
     packet: 1 << 28,
     frame: 1 << 24,
+    watched: 1 << 16,
 };
 
 fn translator(input: Input, output: Output, limits: Limits) -> Translator {

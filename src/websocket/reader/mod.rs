@@ -87,7 +87,7 @@ pub enum Event<'a> {
 }
 
 /// Reads the frames of one direction of one connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FrameReader {
     peer: Peer,
     /// Header bytes of the next frame, as far as they have come.

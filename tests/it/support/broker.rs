@@ -60,6 +60,20 @@ impl Broker {
             .0
     }
 
+    /// The next connection, however long it takes.
+    pub async fn accept_any(&self) -> TcpStream {
+        self.listener.accept().await.unwrap().0
+    }
+
+    /// Answers a connection's CONNECT with success. False when there is none: the connection ended.
+    pub async fn take(stream: &mut TcpStream) -> bool {
+        if stream.peek(&mut [0]).await.unwrap_or(0) == 0 {
+            return false;
+        }
+        let connect = read_packet(stream).await;
+        stream.write_all(success(&connect)).await.is_ok()
+    }
+
     /// Nobody comes for that long.
     pub async fn is_left_alone(&self, time: Duration) {
         let accepted = timeout(time, self.listener.accept()).await;
@@ -76,10 +90,7 @@ impl Broker {
     /// The next connection, its CONNECT answered with success in its own version.
     pub async fn welcome(&self) -> Session {
         let mut session = self.session().await;
-        let connack: &[u8] = match session.connect[8] {
-            5 => &[0x20, 3, 0, 0, 0],
-            _ => &[0x20, 2, 0, 0],
-        };
+        let connack = success(&session.connect);
         session.stream.write_all(connack).await.unwrap();
         session
     }
@@ -111,10 +122,10 @@ impl Broker {
         }
     }
 
-    /// The same, answered with success (MQTT 3.1.1).
+    /// The same, answered with success in its own version.
     pub async fn ws_welcome(&self) -> WsSession {
         let mut session = self.ws_session().await;
-        let connack = Message::binary(vec![0x20, 2, 0, 0]);
+        let connack = Message::binary(success(&session.connect));
         session.socket.send(connack).await.unwrap();
         session
     }
@@ -141,6 +152,14 @@ impl Session {
                 .expect("the gateway kept the connection"),
         );
         rest
+    }
+}
+
+/// The CONNACK that says yes in the version of a short CONNECT.
+fn success(connect: &[u8]) -> &'static [u8] {
+    match connect[8] {
+        5 => &[0x20, 3, 0, 0, 0],
+        _ => &[0x20, 2, 0, 0],
     }
 }
 

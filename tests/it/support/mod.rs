@@ -6,6 +6,7 @@ pub mod authority;
 pub mod broker;
 pub mod client;
 pub mod clients;
+pub mod frames;
 pub mod gateway;
 pub mod mosquitto;
 pub mod packets;
