@@ -51,7 +51,7 @@ pub async fn serve(stream: TcpStream, arrival: Arrival, handshake: Permit) {
     };
     match ended {
         Ok(None) => {}
-        Ok(Some(start)) => gateway.drain.spawn(session::run(*start, counted)),
+        Ok(Some(start)) => gateway.drain.spawn(session::run(start, counted)),
         Err((phase, reason)) => counted.record(phase, &reason),
     }
 }

@@ -177,6 +177,7 @@ impl Side {
             (Self::Client, Fault::Frame(violation)) => Reason::Violation(violation),
             (Self::Client, Fault::Packet(malformed)) => Reason::Malformed(malformed),
             (Self::Client, Fault::TooLarge(length)) => Reason::PacketTooLarge(length),
+            (Self::Client, Fault::Forbidden(_)) => Reason::SecondConnect,
         }
     }
 }
@@ -188,15 +189,66 @@ pub(super) struct Relay {
     pub(super) broker: Stream,
     pub(super) up: Lane,
     pub(super) down: Lane,
-    rules: Rules,
-    heard: Instant,
-    pings: u8,
+    course: Course,
     timer: Pin<Box<Sleep>>,
+    _places: (Seat, Permit),
+}
+
+/// What was heard, and what follows from it.
+#[derive(Debug)]
+struct Course {
+    rules: Rules,
+    /// When the client last sent a byte.
+    heard: Instant,
+    /// WebSocket pings since then.
+    pings: u8,
     /// The client said DISCONNECT: when the broker has it, the session is over.
     leaving: bool,
     /// What the broker said of the end, before it closes.
     told: Option<Told>,
-    _places: (Seat, Permit),
+}
+
+impl Course {
+    /// `lane` is the one that the signal came by, `back` the other.
+    fn hear(
+        &mut self,
+        from: Side,
+        signal: Signal,
+        lane: &mut Lane,
+        back: &mut Lane,
+    ) -> Result<(), Reason> {
+        match (from, signal) {
+            (_, Signal::Control(Control::Ping(payload))) => back.owe(Opcode::Pong, payload),
+            (_, Signal::Control(Control::Pong)) => {}
+            (Side::Client, Signal::Control(Control::Close(code))) => {
+                return Err(Reason::ClientClosed(code.into()));
+            }
+            (Side::Broker, Signal::Control(Control::Close(_))) => return Err(Reason::BrokerClosed),
+            (Side::Client, Signal::Packet(..)) => self.leaving = true,
+            (Side::Broker, Signal::Packet(PacketType::Connack, packet)) => {
+                lane.translator.unwatch(PacketType::Connack);
+                self.hear_connack(&packet);
+            }
+            (Side::Broker, Signal::Packet(_, packet)) => {
+                // MQTT 5 3.14.2.1: without a reason code it is 0x00.
+                self.told = Some(Told::Disconnected(packet.get(2).copied().unwrap_or(0)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of an authentication exchange (MQTT 5 4.12).
+    fn hear_connack(&mut self, packet: &[u8]) {
+        let Some(connack) = ConnackFields::read(packet, self.rules.version) else {
+            return;
+        };
+        if connack.code != 0 {
+            self.told = Some(Told::Refused(connack.code));
+        }
+        if let Some(keepalive) = connack.server_keepalive {
+            self.rules.idle = idle_limit(keepalive, &self.rules.timeouts);
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -215,7 +267,7 @@ impl Relay {
         connack: Option<ConnackFields>,
         places: (Seat, Permit),
     ) -> Self {
-        up.translator.watch(PacketType::Connect);
+        up.translator.forbid(PacketType::Connect);
         up.translator.watch(PacketType::Disconnect);
         down.translator.watch(PacketType::Disconnect);
         if connack.is_none() {
@@ -231,11 +283,13 @@ impl Relay {
             up,
             down,
             timer: Box::pin(sleep_until(now + rules.idle.unwrap_or(rules.timeouts.ping))),
-            rules,
-            heard: now,
-            pings: 0,
-            leaving: false,
-            told,
+            course: Course {
+                rules,
+                heard: now,
+                pings: 0,
+                leaving: false,
+                told,
+            },
             _places: places,
         }
     }
@@ -278,7 +332,7 @@ impl Relay {
         if let Err(reason) = moved {
             return Poll::Ready(self.name_the_end(reason));
         }
-        if self.leaving && self.up.pending.is_empty() && !self.up.unflushed {
+        if self.course.leaving && self.up.pending.is_empty() && !self.up.unflushed {
             return Poll::Ready(Reason::Disconnected);
         }
         self.watch_the_clock(cx)
@@ -286,13 +340,13 @@ impl Relay {
 
     /// A broker that closes has often said why.
     fn name_the_end(&self, reason: Reason) -> Reason {
-        match (reason, self.told) {
+        match (reason, self.course.told) {
             (Reason::BrokerClosed, Some(Told::Refused(code))) => Reason::BrokerRefused(code),
             (Reason::BrokerClosed, Some(Told::Disconnected(code))) => {
                 Reason::BrokerDisconnected(code)
             }
             // It was about to leave anyway: the broker heard DISCONNECT and was faster.
-            (Reason::BrokerClosed | Reason::BrokerIo(_), None) if self.leaving => {
+            (Reason::BrokerClosed | Reason::BrokerIo(_), None) if self.course.leaving => {
                 Reason::Disconnected
             }
             (reason, _) => reason,
@@ -306,26 +360,24 @@ impl Relay {
         scratch: &mut Scratch,
         cx: &mut Context<'_>,
     ) -> Result<bool, Reason> {
-        let (lane, source, sink, far) = match from {
-            Side::Client => (
-                &mut self.up,
-                &mut self.client,
-                &mut self.broker,
-                Side::Broker,
-            ),
-            Side::Broker => (
-                &mut self.down,
-                &mut self.broker,
-                &mut self.client,
-                Side::Client,
-            ),
+        let Self {
+            client,
+            broker,
+            up,
+            down,
+            course,
+            ..
+        } = self;
+        let (lane, back, source, sink, far) = match from {
+            Side::Client => (up, down, client, broker, Side::Broker),
+            Side::Broker => (down, up, broker, client, Side::Client),
         };
         match lane.drain(sink, cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => return Err(far.broke(error)),
             Poll::Pending => return Ok(false),
         }
-        if self.leaving && from == Side::Client {
+        if course.leaving && from == Side::Client {
             // Nothing may follow DISCONNECT (MQTT 3.14.4).
             return Ok(false);
         }
@@ -339,8 +391,8 @@ impl Relay {
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Err(from.ended()),
                 Poll::Ready(Ok(())) => {
                     if from == Side::Client {
-                        self.heard = Instant::now();
-                        self.pings = 0;
+                        course.heard = Instant::now();
+                        course.pings = 0;
                     }
                     let count = buffer.filled().len();
                     &read[..count]
@@ -351,63 +403,21 @@ impl Relay {
         } else {
             &held
         };
-        let moved = !input.is_empty() || !written.is_empty();
-        if !moved {
+        if input.is_empty() && written.is_empty() {
             return Ok(false);
         }
-        let mut heard = Ok(None);
-        if !input.is_empty() {
-            heard = lane.translator.translate(&mut input, written, usize::MAX);
-            lane.unread = input.to_vec();
+        // A thousand pings in one read are heard one after the other where they stand: nothing is copied for them.
+        let mut heard = Ok(());
+        while heard.is_ok() && !(course.leaving && from == Side::Client) {
+            heard = match lane.translator.translate(&mut input, written, usize::MAX) {
+                Ok(None) => break,
+                Ok(Some(signal)) => course.hear(from, signal, lane, back),
+                Err(fault) => Err(from.faulted(fault)),
+            };
         }
-        // Before a fault is looked at: it may stand behind the rest of a packet, and a goodbye must not land inside one.
+        // Before the end is looked at: it may stand behind the rest of a packet, and a goodbye must not land inside one.
         write(lane, sink, written, cx).map_err(|error| far.broke(error))?;
-        if let Some(signal) = heard.map_err(|fault| from.faulted(fault))? {
-            self.hear(from, signal)?;
-        }
-        Ok(true)
-    }
-
-    fn hear(&mut self, from: Side, signal: Signal) -> Result<(), Reason> {
-        match (from, signal) {
-            (Side::Client, Signal::Control(Control::Ping(payload))) => {
-                self.down.owe(Opcode::Pong, payload)
-            }
-            (Side::Broker, Signal::Control(Control::Ping(payload))) => {
-                self.up.owe(Opcode::Pong, payload)
-            }
-            (_, Signal::Control(Control::Pong)) => {}
-            (Side::Client, Signal::Control(Control::Close(code))) => {
-                return Err(Reason::ClientClosed(code.into()));
-            }
-            (Side::Broker, Signal::Control(Control::Close(_))) => return Err(Reason::BrokerClosed),
-            (Side::Client, Signal::Packet(PacketType::Connect, _)) => {
-                return Err(Reason::SecondConnect);
-            }
-            (Side::Client, Signal::Packet(_, _)) => self.leaving = true,
-            (Side::Broker, Signal::Packet(PacketType::Connack, packet)) => {
-                self.hear_connack(&packet)
-            }
-            (Side::Broker, Signal::Packet(_, packet)) => {
-                // MQTT 5 3.14.2.1: without a reason code it is 0x00.
-                self.told = Some(Told::Disconnected(packet.get(2).copied().unwrap_or(0)));
-            }
-        }
-        Ok(())
-    }
-
-    /// The end of an authentication exchange (MQTT 5 4.12).
-    fn hear_connack(&mut self, packet: &[u8]) {
-        self.down.translator.unwatch(PacketType::Connack);
-        let Some(connack) = ConnackFields::read(packet, self.rules.version) else {
-            return;
-        };
-        if connack.code != 0 {
-            self.told = Some(Told::Refused(connack.code));
-        }
-        if let Some(keepalive) = connack.server_keepalive {
-            self.rules.idle = idle_limit(keepalive, &self.rules.timeouts);
-        }
+        heard.map(|()| true)
     }
 
     /// The timer is set to the earliest deadline when one comes closer, and looked at again when it rings: a packet only
@@ -427,7 +437,7 @@ impl Relay {
                 self.timer.as_mut().reset(deadline);
                 continue;
             }
-            let write = self.rules.timeouts.write;
+            let write = self.course.rules.timeouts.write;
             let is_over = |since: Option<Instant>| since.is_some_and(|since| since + write <= now);
             if is_over(self.down.stalled) {
                 return Poll::Ready(Reason::ClientStalled);
@@ -435,33 +445,38 @@ impl Relay {
             if is_over(self.up.stalled) {
                 return Poll::Ready(Reason::BrokerStalled);
             }
-            if self.rules.idle.is_some() {
+            if self.course.rules.idle.is_some() {
                 return Poll::Ready(Reason::Idle);
             }
-            if self.pings >= UNANSWERED {
+            if self.course.pings >= UNANSWERED {
                 return Poll::Ready(Reason::PingTimeout);
             }
-            self.pings += 1;
+            self.course.pings += 1;
             self.down.owe(Opcode::Ping, Vec::new());
-            self.timer.as_mut().reset(now + self.rules.timeouts.ping);
+            self.timer
+                .as_mut()
+                .reset(now + self.course.rules.timeouts.ping);
             // The ping is written at the next step; the client's socket may not wake us for it.
             cx.waker().wake_by_ref();
         }
     }
 
     fn deadline(&self) -> Instant {
-        let write = self.rules.timeouts.write;
+        let write = self.course.rules.timeouts.write;
         let stalls = [self.up.stalled, self.down.stalled];
         let stall = stalls
             .into_iter()
             .flatten()
             .map(|since| since + write)
             .min();
-        let silence = match (self.rules.idle, self.up.stalled) {
+        let silence = match (self.course.rules.idle, self.up.stalled) {
             // While the broker takes nothing the client is not read: its silence is ours.
             (_, Some(since)) => since + write,
-            (Some(idle), None) => self.heard + idle,
-            (None, None) => self.heard + self.rules.timeouts.ping * (u32::from(self.pings) + 1),
+            (Some(idle), None) => self.course.heard + idle,
+            (None, None) => {
+                self.course.heard
+                    + self.course.rules.timeouts.ping * (u32::from(self.course.pings) + 1)
+            }
         };
         stall.map_or(silence, |stall| stall.min(silence))
     }

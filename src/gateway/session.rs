@@ -38,7 +38,7 @@ pub struct Start {
 }
 
 /// Serves one session to its end.
-pub async fn run(start: Start, counted: Counted) {
+pub async fn run(start: Box<Start>, counted: Counted) {
     let gateway = Arc::clone(&start.arrival.gateway);
     let membership = gateway.drain.join();
     let mut record = Box::new(Record::new(&start));
@@ -69,7 +69,7 @@ struct Ended {
     reason: Reason,
 }
 
-async fn serve(start: Start, record: &mut Record, membership: &Membership) -> Ended {
+async fn serve(start: Box<Start>, record: &mut Record, membership: &Membership) -> Ended {
     let mut relay = match Box::pin(open(start, record)).await {
         Ok(relay) => relay,
         Err(ended) => return *ended,
@@ -94,14 +94,14 @@ async fn serve(start: Start, record: &mut Record, membership: &Membership) -> En
 }
 
 /// From the 101 to a broker that took the session.
-async fn open(start: Start, record: &mut Record) -> Result<Box<Relay>, Box<Ended>> {
+async fn open(start: Box<Start>, record: &mut Record) -> Result<Box<Relay>, Box<Ended>> {
     let Start {
         mut stream,
         early,
         pool,
         identity,
         arrival,
-    } = start;
+    } = *start;
     let limits = arrival.snapshot.limits;
     let timeouts = arrival.snapshot.timeouts;
     let traffic = &arrival.gateway.metrics.traffic;
@@ -257,6 +257,7 @@ impl Reading {
                 Fault::TooLarge(_) => Reason::ConnectTooLarge,
                 Fault::Frame(violation) => Reason::Violation(violation),
                 Fault::Packet(malformed) => Reason::Malformed(malformed),
+                Fault::Forbidden(_) => Reason::SecondConnect,
             })? {
                 Some(Signal::Packet(_, packet)) => return Ok(packet),
                 Some(Signal::Control(Control::Close(code))) => {

@@ -46,6 +46,8 @@ pub enum Fault {
     Packet(#[from] Malformed),
     #[error("a packet of {0} bytes is over the limit")]
     TooLarge(u64),
+    #[error("{} must not come here", .0.name())]
+    Forbidden(PacketType),
 }
 
 /// Something that the session must hear of.
@@ -80,6 +82,8 @@ pub struct Translator {
     masks: Masks,
     /// One bit for each packet type that the session wants to hear of.
     watched: u16,
+    /// One bit for each packet type that is a fault.
+    forbidden: u16,
     /// The watched packet in hand.
     captured: Option<Box<(PacketType, Vec<u8>)>>,
     pub tally: Tally,
@@ -129,6 +133,7 @@ impl Translator {
             masks,
             counters,
             watched: 0,
+            forbidden: 0,
             captured: None,
             tally: Tally::default(),
         }
@@ -137,6 +142,12 @@ impl Translator {
     /// From now on `Signal::Packet` tells of packets of this type.
     pub fn watch(&mut self, packet_type: PacketType) {
         self.watched |= 1 << packet_type.index();
+    }
+
+    /// From now on a packet of this type is a fault, found before a byte of it is written.
+    pub fn forbid(&mut self, packet_type: PacketType) {
+        self.unwatch(packet_type);
+        self.forbidden |= 1 << packet_type.index();
     }
 
     pub fn unwatch(&mut self, packet_type: PacketType) {
@@ -261,6 +272,9 @@ impl Translator {
         }
         let packet_type = header.packet_type();
         let index = packet_type.index();
+        if self.forbidden & 1 << index != 0 {
+            return Err(Fault::Forbidden(packet_type));
+        }
         if self.watched & 1 << index != 0 {
             if length > self.limits.watched {
                 return Err(Fault::TooLarge(length));

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tungstenite::protocol::frame::{FrameHeader, coding};
 
 use super::*;
-use crate::websocket::{Peer, close, control};
+use crate::websocket::{CloseCode, Peer, close, control};
 
 const ROOMY: Limits = Limits {
     packet: 1 << 28,
@@ -229,12 +229,7 @@ fn nothing_leaves_before_a_header_is_whole() {
 #[test]
 fn a_close_frame_is_told() {
     let mut wire = Vec::new();
-    close(
-        &mut wire,
-        crate::websocket::CloseCode::Normal,
-        "bye",
-        Some([1, 2, 3, 4]),
-    );
+    close(&mut wire, CloseCode::Normal, "bye", Some([1, 2, 3, 4]));
     let mut translator = translator(
         Input::Frames(FrameReader::new(Peer::Client)),
         Output::Stream,
@@ -245,8 +240,6 @@ fn a_close_frame_is_told() {
         .unwrap();
     assert_eq!(
         signal,
-        Some(Signal::Control(Control::Close(
-            crate::websocket::CloseCode::Normal
-        )))
+        Some(Signal::Control(Control::Close(CloseCode::Normal)))
     );
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tempfile::TempDir;
@@ -99,7 +98,7 @@ impl Gateway {
     }
 
     /// Every sample of `/metrics`: `name{labels}` → value.
-    pub async fn metrics(&self) -> HashMap<String, f64> {
+    async fn metrics(&self) -> HashMap<String, f64> {
         self.admin.metrics().await
     }
 
@@ -134,11 +133,6 @@ impl Gateway {
         tokio::task::spawn_blocking(move || thread.join().unwrap())
             .await
             .unwrap()
-    }
-
-    /// A file below the gateway's own folder.
-    pub fn authority(&self) -> &Authority {
-        &self.authority
     }
 }
 
@@ -194,14 +188,11 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
             // A test may have stopped it already; a full channel says the same.
-            let _ = self.stop.try_send("drop");
-            let _ = self.stop.try_send("drop");
+            self.stop.try_send("drop").unwrap_or_default();
+            self.stop.try_send("drop").unwrap_or_default();
             if thread.join().is_err() && !std::thread::panicking() {
                 panic!("the gateway panicked");
             }
         }
     }
 }
-
-/// The gateway as others hold it.
-pub type Shared = Arc<Gateway>;
