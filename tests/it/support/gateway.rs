@@ -45,8 +45,10 @@ impl Gateway {
         let loaded = tidegate::config::parse(Path::new("test.yaml"), &text)
             .unwrap_or_else(|problems| panic!("{problems}"));
         let app = App::bind(loaded.config).unwrap_or_else(|error| match error {
-            StartError::Problems(list) => panic!("{:?}", loaded.source.problems(list)),
-            error => panic!("{error}"),
+            StartError::Problems(list) | StartError::Listen(list) => {
+                panic!("{}", loaded.source.problems(list).unwrap())
+            }
+            error @ StartError::Thread(_) => panic!("{error}"),
         });
         let listeners = app.addresses().map(|(_, _, address)| address).collect();
         let admin = Admin(app.admin_address().unwrap());
@@ -194,8 +196,8 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
             // A test may have stopped it already; a full channel says the same.
-            drop(self.stop.try_send("drop"));
-            drop(self.stop.try_send("drop"));
+            let _first = self.stop.try_send("drop");
+            let _second = self.stop.try_send("drop");
             if thread.join().is_err() && !std::thread::panicking() {
                 panic!("the gateway panicked");
             }
