@@ -114,8 +114,7 @@ async fn talk(
         Speaks::Tls => tls(tcp, &mut arrival).await?,
         Speaks::Plain | Speaks::PlainRedirect => plain(tcp, &arrival).await?,
     };
-    drop(handshake);
-    http::serve(stream, arrival).await
+    http::serve(stream, arrival, handshake).await
 }
 
 /// Looks at the first byte without taking it. `None` when the deadline came first.

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::admission::Permit;
 use super::connection::{Arrival, Prefixed};
 use super::outcome::{Phase, Reason};
 use super::routes::{Route, Target};
@@ -43,6 +44,8 @@ struct Upgraded {
 #[derive(Debug)]
 struct Requests {
     arrival: Arrival,
+    /// The place of a handshake in flight, until the first request is there.
+    handshake: Mutex<Option<Permit>>,
     upgraded: Mutex<Option<Upgraded>>,
 }
 
@@ -50,11 +53,13 @@ struct Requests {
 pub(super) async fn serve(
     stream: Prefixed,
     arrival: Arrival,
+    handshake: Permit,
 ) -> Result<Option<Box<session::Start>>, (Phase, Reason)> {
     let snapshot = Arc::clone(&arrival.snapshot);
     let gateway = Arc::clone(&arrival.gateway);
     let requests = Arc::new(Requests {
         arrival,
+        handshake: Mutex::new(Some(handshake)),
         upgraded: Mutex::new(None),
     });
     let service = {
@@ -144,6 +149,12 @@ async fn shut(stream: &mut Stream, gateway: &Gateway) {
 
 impl Requests {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        drop(
+            self.handshake
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
         let response = self.route(request).await;
         let labels = ByCode {
             listener: Arc::clone(&self.arrival.listener.name),

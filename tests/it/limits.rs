@@ -1,13 +1,14 @@
 //! How much may be there at once, and how large it may be: what is over a limit is refused in a way that its client
 //! understands, counted, and takes nothing from the others.
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::support::broker::Broker;
-use crate::support::client::{Client, Closed, try_tls};
+use crate::support::client::{Client, Closed, tls, try_tls};
 use crate::support::gateway::{Gateway, pool_of};
 use crate::support::packets;
-use crate::support::raw_http::rest;
+use crate::support::raw_http::{Answer, Request, rest};
 
 async fn gateway_with(limits: &str, broker: &Broker) -> Gateway {
     let pool = pool_of(&[broker.mqtt_url()]);
@@ -75,6 +76,21 @@ async fn stuck_handshakes_fill_their_limit_and_leave_sessions_alone() {
         .metric_becomes("tidegate_connections", &[], 1.0)
         .await;
     let (_second, _session) = tokio::join!(Client::connected(&gateway, "second"), broker.welcome());
+}
+
+#[tokio::test]
+async fn a_handshake_is_over_with_the_first_request() {
+    let broker = Broker::start().await;
+    let gateway = gateway_with("handshakes: 1", &broker).await;
+    let mut slow = tls(&gateway).await;
+    let text = Request::get("/mqtt").text();
+    let (head, tail) = text.split_at(9);
+    slow.write_all(head.as_bytes()).await.unwrap();
+    is_refused(&gateway, "handshakes", 1.0).await;
+    slow.write_all(tail.as_bytes()).await.unwrap();
+    assert_eq!(Answer::read(&mut slow, true).await.status, 426);
+    let (_client, _session) = tokio::join!(Client::connected(&gateway, "next"), broker.welcome());
+    assert_eq!(Request::get("/mqtt").ask(&mut slow).await.status, 426);
 }
 
 #[tokio::test]

@@ -44,8 +44,10 @@ impl Gateway {
         let loaded = tidegate::config::parse(Path::new("test.yaml"), &text)
             .unwrap_or_else(|problems| panic!("{problems}"));
         let app = App::bind(loaded.config).unwrap_or_else(|error| match error {
-            StartError::Problems(list) => panic!("{:?}", loaded.source.problems(list)),
-            error => panic!("{error}"),
+            StartError::Problems(list) | StartError::Listen(list) => {
+                panic!("{}", loaded.source.problems(list).unwrap())
+            }
+            error @ StartError::Thread(_) => panic!("{error}"),
         });
         let listeners = app.addresses().map(|(_, _, address)| address).collect();
         let admin = Admin(app.admin_address().unwrap());
