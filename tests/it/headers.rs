@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tungstenite::Message;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::handshake::server::Request;
-use tungstenite::http::HeaderMap;
+use tungstenite::http::{HeaderMap, HeaderName};
 
 use crate::support::authority::Authority;
 use crate::support::broker::Broker;
@@ -35,7 +35,7 @@ async fn request(broker: &Broker, gateway: &Gateway, more: &[(&str, &str)]) -> (
     let headers = request.headers_mut();
     headers.insert("Sec-WebSocket-Protocol", offered);
     for (name, value) in more {
-        let name: tungstenite::http::HeaderName = name.parse().unwrap();
+        let name: HeaderName = name.parse().unwrap();
         headers.insert(name, value.parse().unwrap());
     }
     let stream = tls(gateway).await;
