@@ -634,3 +634,15 @@ async fn a_client_that_is_not_read_is_not_held_silent() {
     gateway.outcome("broker", "relay", "stalled").await;
     drop(session);
 }
+
+#[tokio::test]
+async fn a_broker_that_heard_disconnect_is_let_close_first() {
+    let (_gateway, mut client, mut session) = tcp("").await;
+    client.send(&packets::DISCONNECT).await;
+    assert_eq!(session.receive().await, packets::DISCONNECT);
+    assert_eq!(client.closed().await.code, 1000);
+    let mut byte = [0];
+    let end = timeout(Duration::from_millis(100), session.stream.read(&mut byte));
+    assert!(end.await.is_err(), "the gateway keeps the TIME_WAIT");
+    assert_eq!(session.rest().await, b"", "but it does not wait for ever");
+}
