@@ -9,10 +9,12 @@
 mod support;
 
 mod brokers;
+mod choosing;
 mod clients;
 mod configuration;
 mod configuration_mistakes;
 mod examples;
+mod health;
 mod sessions;
 mod static_files;
 mod tls_files;

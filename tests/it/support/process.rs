@@ -133,6 +133,13 @@ impl Process {
         drop(self.child.wait());
     }
 
+    /// Sends the program itself a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(status.unwrap().success(), "{}: SIG{name}", self.name);
+    }
+
     /// The end of what the program said, for failure messages.
     pub fn last_words(&self) -> String {
         format!(
