@@ -20,6 +20,7 @@ use crate::gateway::admission::Admission;
 use crate::gateway::{Gateway, ListenerContext, Snapshot};
 use crate::lifecycle::signals::Stop;
 use crate::lifecycle::{BlockReady, Drain, Ended, Pace, Readiness};
+use crate::pool::{Registry, probe};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ByCertificate;
 use worker::Worker;
@@ -54,7 +55,8 @@ impl App {
     pub fn bind(config: Config) -> Result<Self, StartError> {
         let workers = config.workers.get();
         let metrics = Arc::new(Metrics::new(workers));
-        let built = Snapshot::build(&config, &metrics).map_err(StartError::Problems)?;
+        let brokers = Registry::default();
+        let built = Snapshot::build(&config, &metrics, &brokers).map_err(StartError::Problems)?;
         note_expiry(&built.certificates, &metrics);
         let mut bound = Vec::new();
         let mut unbound = Vec::new();
@@ -100,6 +102,7 @@ impl App {
             snapshot: ArcSwap::from_pointee(built.snapshot),
             admission: Admission::default(),
             drain: Drain::default(),
+            brokers,
             metrics: Arc::clone(&metrics),
         });
         Ok(Self {
@@ -146,10 +149,13 @@ impl App {
             tracing::info!(why, sessions = self.gateway.drain.members(), "stopping");
             drain(&self.gateway, &self.health, &self.config, &mut stop).await
         };
-        // CANCEL: `serving` has no end of its own and loses only admin requests.
+        let pools = self.gateway.snapshot.load().routes.pools().to_vec();
+        let probing = probe::run(pools, Arc::clone(&self.gateway.metrics));
+        // CANCEL: `serving` has no end of its own and loses only admin requests, `probing` only probes.
         let ended = tokio::select! {
             ended = stopping => ended,
             () = serving => Ended { asked: 0, cut: 0 },
+            () = probing => Ended { asked: 0, cut: 0 },
         };
         finished.cancel();
         for worker in workers {

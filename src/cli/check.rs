@@ -8,6 +8,7 @@ use crate::certificates::Report;
 use crate::config::Config;
 use crate::config::model::{Action, HostHeader, Pool, Speaks, Trust};
 use crate::gateway::Snapshot;
+use crate::pool::Registry;
 use crate::telemetry::Metrics;
 
 pub(super) fn check(path: &Path) -> ExitCode {
@@ -15,7 +16,7 @@ pub(super) fn check(path: &Path) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => return super::bad_config(&problems),
     };
-    let built = match Snapshot::build(&loaded.config, &Metrics::new(1)) {
+    let built = match Snapshot::build(&loaded.config, &Metrics::new(1), &Registry::default()) {
         Ok(built) => built,
         Err(problems) => {
             return match loaded.source.problems(problems) {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::check::Findings;
+use super::check_health::{balance, eject, probe, queue, somebody_serves};
 use super::model::{
-    Balance, Broker, BrokerKind, BrokerTls, Forwarded, ForwardedPort, HostHeader, Pool, Transport,
-    Trust,
+    Broker, BrokerKind, BrokerTls, Forwarded, ForwardedPort, HostHeader, Pool, Transport, Trust,
 };
 use super::raw;
 
@@ -48,12 +48,16 @@ fn pool(name: String, raw: raw::Pool, findings: &mut Findings<'_>) -> Pool {
     let key = format!("pools.{name}");
     let kind = defaults(raw.kind);
     let brokers = brokers(raw.brokers, kind.path, &key, findings);
+    somebody_serves(&brokers, &key, findings);
     let tls = tls(raw.tls, &brokers, &key, findings);
     Pool {
         kind: raw.kind,
-        balance: match raw.balance {
-            raw::Balance::RoundRobin => Balance::RoundRobin,
-        },
+        balance: balance(raw.balance),
+        slow_start: raw.slow_start.0,
+        connect_rate: raw.connect_rate,
+        queue: queue(&raw.queue, &key, findings),
+        eject: eject(&raw.eject, &key, findings),
+        probe: probe(raw.probe, &brokers, &key, findings),
         subprotocol: raw.subprotocol.0,
         host: match raw.host.0.as_str() {
             "broker" => HostHeader::Broker,
@@ -83,7 +87,8 @@ fn brokers(
 ) -> Vec<Broker> {
     let mut known = BTreeMap::new();
     let mut brokers = Vec::with_capacity(raw.len());
-    for (index, raw::Broker { url, weight }) in raw.into_iter().enumerate() {
+    for (index, raw) in raw.into_iter().enumerate() {
+        let url = raw.url;
         let key = format!("{key}.brokers[{index}].url");
         let path = url.path.unwrap_or_else(|| default_path.to_owned());
         let path_matters = url.transport.is_websocket().then(|| path.clone());
@@ -109,16 +114,13 @@ fn brokers(
             host: url.host,
             port: url.port,
             path,
-            weight,
+            weight: raw.weight,
+            backup: raw.backup,
+            down: raw.down,
+            max_sessions: raw.max_sessions,
+            probe_url: raw.probe_url,
             place: findings.places.of(&key),
         });
-    }
-    if brokers.iter().all(|broker| broker.weight == 0) {
-        findings.problem(
-            &format!("{key}.brokers"),
-            "no broker takes sessions: every `weight` is 0",
-            "give one of them a weight of at least 1",
-        );
     }
     brokers
 }

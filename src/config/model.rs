@@ -11,6 +11,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::probe_values::{ProbeUrl, Secret};
 use super::problem::Place;
 
 /// One configuration file, checked.
@@ -136,7 +137,14 @@ pub struct Pool {
     /// Whose defaults were applied. They are all in the other fields: nothing else depends on it.
     pub kind: BrokerKind,
     pub balance: Balance,
-    /// At least one, at least one of them with a weight above 0.
+    /// Zero: a broker that came back has its whole share at once.
+    pub slow_start: Duration,
+    /// New sessions per second that each broker is given; 0 is any number.
+    pub connect_rate: u32,
+    pub queue: Queue,
+    pub eject: Eject,
+    pub probe: Probe,
+    /// At least one, at least one of them with a weight above 0 and neither `backup` nor `down`.
     pub brokers: Vec<Broker>,
     pub tls: BrokerTls,
     /// `Sec-WebSocket-Protocol` sent to ws and wss brokers: exactly one token, whatever the client offered.
@@ -166,6 +174,67 @@ pub enum BrokerKind {
 pub enum Balance {
     /// Smooth weighted round robin.
     RoundRobin,
+    /// Fewest sessions for its weight.
+    LeastSessions,
+    /// Two drawn by weight, the one with fewer sessions for its weight.
+    RandomOfTwo,
+    /// Weighted rendezvous hashing of the client's address, …
+    ClientAddress,
+    /// … of the client id; clients without one go by `LeastSessions`,
+    ClientId,
+    /// … of the user name; likewise.
+    UserName,
+}
+
+/// Sessions that wait for a broker's `connect_rate`.
+#[derive(Debug, Clone, Copy)]
+pub struct Queue {
+    pub length: usize,
+    pub age: Duration,
+}
+
+/// When a broker is left out for the failures of sessions.
+#[derive(Debug, Clone, Copy)]
+pub struct Eject {
+    /// In a row; 0 never ejects.
+    pub failures: u32,
+    /// Above zero; doubled each time, up to `longest`.
+    pub time: Duration,
+    pub longest: Duration,
+}
+
+/// How brokers are asked how they are.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    pub kind: ProbeKind,
+    /// At least 100 ms.
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Good ones in a row, at least 1.
+    pub rise: u32,
+    /// Bad ones in a row, at least 1.
+    pub fall: u32,
+    /// The beginning of the client id.
+    pub client_id: String,
+    pub user_name: Option<String>,
+    /// Only beside a user name.
+    pub password: Option<Secret>,
+    /// Set for kind `Http`, unless every broker has its own.
+    pub url: Option<ProbeUrl>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeKind {
+    /// Not at all.
+    #[default]
+    Off,
+    /// Name, TCP, and TLS where the broker's URL asks for it.
+    Tcp,
+    /// A session: CONNECT, CONNACK, DISCONNECT.
+    Mqtt,
+    /// A GET of `url`.
+    Http,
 }
 
 /// One broker address of a pool.
@@ -181,6 +250,14 @@ pub struct Broker {
     pub path: String,
     /// 0 takes no new sessions.
     pub weight: u32,
+    /// Only when no other is left.
+    pub backup: bool,
+    /// Takes no new sessions, is not probed.
+    pub down: bool,
+    /// Of this gateway, at a time; at least 1.
+    pub max_sessions: Option<u32>,
+    /// In the place of `Probe::url`.
+    pub probe_url: Option<ProbeUrl>,
     pub place: Place,
 }
 

@@ -2,13 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::model::{
-    Action, Balance, Config, ForwardedPort, HostHeader, Listener, Pool, Route, Speaks, TlsVersion,
-    Trust,
-};
+use super::model::{Action, Config, Listener, Route, Speaks, TlsVersion};
+use super::print_pools;
 use super::values::{Size, Span};
 
-/// The whole configuration. Holds no secrets: the file has no key for one.
+/// The whole configuration. Secrets are shown as `***`.
 pub fn print(config: &Config) -> String {
     let mut text = String::new();
     write_map(&mut text, &whole(config), 0);
@@ -23,7 +21,7 @@ fn whole(config: &Config) -> Map<String, Value> {
     let pools = config
         .pools
         .iter()
-        .map(|pool| (pool.name.clone(), self::pool(pool)));
+        .map(|pool| (pool.name.clone(), print_pools::pool(pool)));
     let log = &config.log;
     let fields = [
         ("listeners", config.listeners.iter().map(listener).collect()),
@@ -139,46 +137,6 @@ fn route(route: &Route, config: &Config) -> Value {
         }
     }
     value
-}
-
-fn pool(pool: &Pool) -> Value {
-    let brokers = pool
-        .brokers
-        .iter()
-        .map(|broker| json!({ "url": broker.url, "weight": broker.weight }));
-    let host = match &pool.host {
-        HostHeader::Broker => "broker",
-        HostHeader::Client => "client",
-        HostHeader::Fixed(value) => value,
-    };
-    let port = match pool.forwarded.port {
-        ForwardedPort::Listener => "listener",
-        ForwardedPort::Client => "client",
-    };
-    let ca = match &pool.tls.trust {
-        Trust::Ca(file) => Some(file),
-        Trust::System | Trust::Anyone => None,
-    };
-    // Where no broker speaks TLS the section would be read with a warning, so only what somebody wrote is shown.
-    let is_used = pool.brokers.iter().any(|broker| broker.transport.is_tls())
-        || pool.tls.trust != Trust::System
-        || pool.tls.server_name.is_some();
-    let tls = is_used.then(|| {
-        json!({
-            "ca": ca,
-            "verify": pool.tls.trust != Trust::Anyone,
-            "server_name": pool.tls.server_name,
-        })
-    });
-    json!({
-        "kind": pool.kind,
-        "balance": match pool.balance { Balance::RoundRobin => "round_robin" },
-        "host": host,
-        "subprotocol": pool.subprotocol,
-        "forwarded": { "enabled": pool.forwarded.enabled, "port": port },
-        "tls": tls,
-        "brokers": brokers.collect::<Value>(),
-    })
 }
 
 fn write_map(text: &mut String, map: &Map<String, Value>, depth: usize) {

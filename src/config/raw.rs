@@ -13,9 +13,11 @@ use super::names::{
     Address, FilePath, HeaderValue, HostPattern, Label, RedirectTarget, RoutePath, ServerName,
     SitePath, Token,
 };
+use super::probe_values::ProbeUrl;
 use super::raw_admin::Admin;
 use super::raw_bounds::{Drain, Limits, Log, Timeouts};
-use super::values::Count;
+use super::raw_pools::{Balance, Eject, Probe, Queue, slow_start};
+use super::values::{Count, Span};
 
 /// The configuration file.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -187,6 +189,22 @@ pub(super) struct Pool {
     /// How the broker of a new session is chosen.
     #[serde(default)]
     pub balance: Balance,
+    /// How long the share of new sessions of a broker that came back grows, from a tenth to the whole; 0 is at once. Not
+    /// for `client_id`, `user_name` and `client_address`: their clients would move twice.
+    #[serde(default = "slow_start")]
+    pub slow_start: Span,
+    /// New sessions that each broker is given per second, so that one that came back is not trampled; 0 is any number.
+    #[serde(default)]
+    pub connect_rate: u32,
+    /// Sessions that wait because every broker has taken its `connect_rate`.
+    #[serde(default)]
+    pub queue: Queue,
+    /// When a broker that fails sessions is left out. The last one that is left never is.
+    #[serde(default)]
+    pub eject: Eject,
+    /// Asks brokers how they are, whether or not sessions come.
+    #[serde(default)]
+    pub probe: Probe,
     /// `Host` header sent to ws and wss brokers: `broker` for the broker's own, `client` for what the client sent, or
     /// a value of your own.
     #[serde(default = "host_of_broker")]
@@ -200,7 +218,7 @@ pub(super) struct Pool {
     /// TLS towards wss and mqtts brokers.
     #[serde(default)]
     pub tls: BrokerTls,
-    /// At least one, at least one of them with a weight above 0.
+    /// At least one, at least one of them with a weight above 0 and neither `backup` nor `down`.
     #[schemars(length(min = 1))]
     pub brokers: Vec<Broker>,
 }
@@ -211,14 +229,6 @@ fn host_of_broker() -> HeaderValue {
 
 fn mqtt() -> Token {
     Token("mqtt".to_owned())
-}
-
-#[derive(Debug, Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Balance {
-    /// Smooth weighted round robin.
-    #[default]
-    RoundRobin,
 }
 
 /// Headers that tell ws and wss brokers who the client is.
@@ -281,10 +291,23 @@ pub(super) struct Broker {
     /// `ws://`, `wss://`, `mqtt://` or `mqtts://`, host, port and for ws and wss a path. Ports unless given: 80, 443,
     /// 1883, 8883. No credentials.
     pub url: BrokerUrl,
-    /// Share of new sessions beside the other brokers; 0 takes none.
+    /// Share of new sessions beside the other brokers; 0 takes none and keeps those it has.
     #[serde(default = "one")]
     #[schemars(range(max = 65535))]
     pub weight: u32,
+    /// Takes sessions only when no other broker is left.
+    #[serde(default)]
+    pub backup: bool,
+    /// Takes no sessions and is not probed; keeps those it has.
+    #[serde(default)]
+    pub down: bool,
+    /// Sessions of this gateway that it takes at a time; any number unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_sessions: Option<u32>,
+    /// In the place of the pool's `probe.url`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe_url: Option<ProbeUrl>,
 }
 
 fn one() -> u32 {

@@ -8,7 +8,7 @@ use super::schema::{Shape, Shapes};
 const INTRODUCTION: &str = "\
 # Configuration
 
-<!-- Written by `UPDATE_DOCS=1 cargo test`; change the comments in `src/config/raw.rs` instead. -->
+<!-- Written by `UPDATE_DOCS=1 cargo test`; change the comments in `src/config/raw*.rs` instead. -->
 
 One YAML file, `config/tidegate.yaml` unless `-c` names another. `tidegate check -c FILE` reports every mistake in it
 at once, with its line; unknown keys are mistakes. `tidegate config print` shows the file with every default filled in.

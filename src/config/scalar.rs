@@ -14,6 +14,7 @@ use super::names::{
     Address, FilePath, HeaderValue, HostPattern, Label, LogFilter, RedirectTarget, RoutePath,
     ServerName, SitePath, Token,
 };
+use super::probe_values::{MqttText, ProbeUrl, Secret};
 use super::values::{Count, Fault, Size, Span};
 
 /// Says whether a text is a value of one format.
@@ -76,6 +77,9 @@ scalars! {
     LogFilter, "log level", "string", "info";
     Label, "name", "string", "public";
     BrokerUrl, "broker URL", "string", "ws://10.10.1.1:8083/mqtt";
+    ProbeUrl, "probe URL", "string", "http://{host}:18083/api/v5/load_rebalance/availability_check";
+    MqttText, "text", "string", "tidegate-probe-";
+    Secret, "secret", "string", "${file:/run/secrets/probe}";
 }
 
 /// What takes the place of a bad value of this `format` while the rest is checked: it clashes with no real one.
@@ -90,6 +94,7 @@ pub(super) fn stand_in(format: &str) -> &'static str {
         "host" | "server name" => "stand-in.invalid",
         "log level" => "info",
         "broker URL" => "ws://stand-in.invalid",
+        "probe URL" => "http://stand-in.invalid/",
         _text => "stand-in",
     }
 }

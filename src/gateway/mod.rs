@@ -23,6 +23,7 @@ use crate::certificates::{self, Report};
 use crate::config::model::{Limits, Log, Speaks, Timeouts};
 use crate::config::{Config, Problem};
 use crate::lifecycle::Drain;
+use crate::pool::Registry;
 use crate::telemetry::Metrics;
 use admission::Admission;
 
@@ -33,6 +34,8 @@ pub struct Gateway {
     pub snapshot: ArcSwap<Snapshot>,
     pub admission: Admission,
     pub drain: Drain,
+    /// What is known of brokers: a reload does not forget it.
+    pub brokers: Registry,
     pub metrics: Arc<Metrics>,
 }
 
@@ -59,7 +62,11 @@ pub struct Built {
 
 impl Snapshot {
     /// Reads every file that the configuration names. Answers all problems, not the first.
-    pub fn build(config: &Config, metrics: &Metrics) -> Result<Built, Vec<Problem>> {
+    pub fn build(
+        config: &Config,
+        metrics: &Metrics,
+        brokers: &Registry,
+    ) -> Result<Built, Vec<Problem>> {
         let mut problems = Vec::new();
         let needs_tls = config
             .listeners
@@ -72,7 +79,7 @@ impl Snapshot {
         } else {
             None
         };
-        let routes = Routes::build(config, metrics)
+        let routes = Routes::build(config, metrics, brokers)
             .map_err(|found| problems.extend(found))
             .ok();
         let (Some(routes), true) = (routes, problems.is_empty()) else {

@@ -245,6 +245,7 @@ impl Reason {
             Self::SecondConnect => "second_connect",
             Self::ConnectTooLarge => "connect_too_large",
             Self::PacketTooLarge(_) => "packet_too_large",
+            Self::NoBroker(error) if error.busy.is_some() => "busy",
             Self::NoBroker(_) => "no_broker",
             Self::Draining => "draining",
             Self::Drained => "drain",
@@ -334,6 +335,7 @@ impl Reason {
             Self::Connect(ConnectError::ContradictingFlags) | Self::SecondConnect => ReasonCode::ProtocolError,
             Self::Idle | Self::PingTimeout => ReasonCode::KeepAliveTimeout,
             Self::PacketTooLarge(_) | Self::ConnectTooLarge => ReasonCode::PacketTooLarge,
+            Self::NoBroker(error) if error.busy.is_some() => ReasonCode::ServerBusy,
             Self::NoBroker(_) | Self::Draining => ReasonCode::ServerUnavailable,
             Self::Drained
             | Self::Cut

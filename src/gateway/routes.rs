@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::model::{Action, Redirect};
 use crate::config::{Config, Problem};
-use crate::pool::Pool;
+use crate::pool::{Pool, Registry};
 use crate::site::SiteService;
 use crate::telemetry::Metrics;
 
@@ -12,6 +12,7 @@ use crate::telemetry::Metrics;
 #[derive(Debug)]
 pub struct Routes {
     routes: Vec<Route>,
+    pools: Vec<Arc<Pool>>,
 }
 
 #[derive(Debug)]
@@ -51,11 +52,15 @@ impl Host {
 
 impl Routes {
     /// Opens what the routes lead to. Answers all problems.
-    pub fn build(config: &Config, metrics: &Metrics) -> Result<Self, Vec<Problem>> {
+    pub fn build(
+        config: &Config,
+        metrics: &Metrics,
+        brokers: &Registry,
+    ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut pools = Vec::new();
         for pool in &config.pools {
-            match Pool::new(pool, config.timeouts, metrics) {
+            match Pool::new(pool, config.timeouts, metrics, brokers) {
                 Ok(pool) => pools.push(Arc::new(pool)),
                 Err(problem) => problems.push(problem),
             }
@@ -87,7 +92,12 @@ impl Routes {
             return Err(problems);
         }
         routes.sort_by(|a, b| a.host.cmp(&b.host).then(b.path.len().cmp(&a.path.len())));
-        Ok(Self { routes })
+        Ok(Self { routes, pools })
+    }
+
+    /// Every pool, whether or not a route leads to it.
+    pub fn pools(&self) -> &[Arc<Pool>] {
+        &self.pools
     }
 
     /// The route of a request. A more specific host wins over a longer path.

@@ -135,6 +135,8 @@ async fn open(start: Box<Start>, record: &mut Record) -> Result<Box<Relay>, Box<
     };
     let joining = Joining {
         client: &identity,
+        client_id: connect.client_id,
+        user_name: connect.user_name,
         connect: &packet,
         version: connect.version,
         output: Output::Frames,

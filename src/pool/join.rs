@@ -4,22 +4,23 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use super::{Broker, Failure, Pool, Seat, connect, handshake};
-use crate::framing::{Input, Limits, Masks, Output, Signal, Translator};
+use super::select::{Busy, address_key};
+use super::{Broker, Failure, Pool, Seat};
+use crate::framing::{Limits, Output, Translator};
 use crate::identity::Identity;
-use crate::mqtt::{ConnackFields, PacketType, Version};
+use crate::mqtt::{ConnackFields, Version};
 use crate::stream::Stream;
-use crate::telemetry::metrics::{ByBrokerCause, ByConnack, ByPool, Name};
+use crate::telemetry::metrics::{ByBrokerCause, Name};
 use crate::telemetry::{Counters, Metrics};
-use crate::websocket::{FrameReader, Opcode, Peer, data_header, xor};
 
 /// One session's wish.
 #[derive(Debug)]
 pub struct Joining<'a> {
     pub client: &'a Identity,
+    pub client_id: &'a str,
+    pub user_name: Option<&'a str>,
     /// The whole CONNECT packet.
     pub connect: &'a [u8],
     pub version: Version,
@@ -55,6 +56,8 @@ pub struct JoinError {
     pub attempts: Vec<(Name, Failure)>,
     /// The time for all attempts was over (`timeouts.join`).
     pub late: bool,
+    /// Brokers were left, but had no room.
+    pub busy: Option<Busy>,
 }
 
 impl fmt::Display for JoinError {
@@ -67,6 +70,19 @@ impl fmt::Display for JoinError {
                 if at == 0 { ": " } else { "; " }
             )?;
         }
+        let busy = match self.busy {
+            None => "",
+            Some(Busy::MaxSessions) => {
+                "; those that are left have all the sessions they may have (max_sessions)"
+            }
+            Some(Busy::QueueFull) => {
+                "; too many others wait for those that are left (connect_rate, queue.length)"
+            }
+            Some(Busy::QueueAge) => {
+                "; none of those that are left has a place soon enough (connect_rate, queue.age)"
+            }
+        };
+        out.write_str(busy)?;
         if self.late {
             write!(out, "; no time left for another (timeouts.join)")?;
         }
@@ -83,203 +99,93 @@ impl Pool {
         joining: &Joining<'_>,
         metrics: &Metrics,
     ) -> Result<Joined, JoinError> {
-        let deadline = Instant::now() + self.timeouts.join;
-        let mut tried = Vec::new();
-        let mut attempts = Vec::new();
-        while let Some(at) = self.choose(&tried) {
-            let broker = &self.brokers[at];
-            let failure = match timeout_at(deadline, self.attempt(broker, joining, metrics)).await {
+        let now = Instant::now();
+        let (deadline, patience) = (now + self.timeouts.join, now + self.queue.age);
+        let address = address_key(joining.client.address.ip());
+        let rule = self.rule(joining, &address);
+        let mut tried: Vec<Arc<Broker>> = Vec::new();
+        let mut begins = Vec::new();
+        let mut error = JoinError {
+            attempts: Vec::new(),
+            late: false,
+            busy: None,
+        };
+        loop {
+            let seat = self.seat(rule, &tried, patience, metrics);
+            let seat = match timeout_at(deadline, seat).await {
+                Ok(Ok(seat)) => seat,
+                Ok(Err(busy)) => return Err(JoinError { busy, ..error }),
+                Err(_) => {
+                    return Err(JoinError {
+                        late: true,
+                        ..error
+                    });
+                }
+            };
+            let begun = Instant::now();
+            let broker = Arc::clone(&seat.broker);
+            let attempt = self.attempt(seat, joining, metrics);
+            let failure = match timeout_at(deadline, attempt).await {
                 Ok(Ok(mut joined)) => {
                     joined.retries = tried.len();
+                    self.blame_suspects(&tried, &begins, &error);
                     return Ok(joined);
                 }
                 Ok(Err(failure)) => failure,
                 Err(_) => {
                     return Err(JoinError {
-                        attempts,
                         late: true,
+                        ..error
                     });
                 }
             };
             tracing::debug!(pool = %self.name, broker = %broker.label, %failure, "broker failed before CONNACK");
-            let labels = ByBrokerCause {
-                pool: Arc::clone(&self.name),
-                broker: Arc::clone(&broker.label),
-                cause: failure.cause(),
-            };
-            metrics.broker_failures.get_or_create(&labels).inc();
-            attempts.push((Arc::clone(&broker.label), failure));
-            tried.push(at);
+            self.count_failure(&broker, failure.cause(), metrics);
+            if !is_ours(&failure) && !may_be_the_clients(&failure) {
+                self.blame(&broker, begun, &failure);
+            }
+            error.attempts.push((Arc::clone(&broker.label), failure));
+            begins.push(begun);
+            tried.push(broker);
         }
-        Err(JoinError {
-            attempts,
-            late: false,
-        })
     }
 
-    async fn attempt(
-        &self,
-        broker: &Arc<Broker>,
-        joining: &Joining<'_>,
-        metrics: &Metrics,
-    ) -> Result<Joined, Failure> {
-        let by_pool = ByPool {
+    /// Another broker took the session: so it was not the client's fault that these did not.
+    ///
+    /// SECURITY: whoever sends CONNECT packets that brokers close upon could otherwise have one after the other ejected.
+    fn blame_suspects(&self, tried: &[Arc<Broker>], begins: &[Instant], error: &JoinError) {
+        for ((broker, begun), (_, failure)) in tried.iter().zip(begins).zip(&error.attempts) {
+            if may_be_the_clients(failure) {
+                self.blame(broker, *begun, failure);
+            }
+        }
+    }
+
+    pub(super) fn count_failure(&self, broker: &Broker, cause: &'static str, metrics: &Metrics) {
+        let labels = ByBrokerCause {
             pool: Arc::clone(&self.name),
+            broker: Arc::clone(&broker.label),
+            cause,
         };
-        let begun = Instant::now();
-        let connecting = async {
-            let mut stream = connect::connect(broker).await?;
-            let early = match broker.transport.is_websocket() {
-                true => handshake::upgrade(self, broker, joining.client, &mut stream).await?,
-                false => Vec::new(),
-            };
-            Ok::<_, Failure>((stream, early))
-        };
-        let (mut stream, early) = timeout(self.timeouts.broker_connect, connecting)
-            .await
-            .map_err(|_elapsed| Failure::ConnectTimeout)??;
-        let connected = Instant::now();
-        metrics
-            .broker_connect_seconds
-            .get_or_create(&by_pool)
-            .observe((connected - begun).as_secs_f64());
-        let seat = Seat::take(Arc::clone(broker));
-        let answer = async {
-            send_connect(&mut stream, joining.connect, broker).await?;
-            self.connack(&mut stream, early, broker, joining).await
-        };
-        let answer = timeout(self.timeouts.connack, answer)
-            .await
-            .map_err(|_elapsed| Failure::ConnackTimeout)??;
-        let waited = connected.elapsed().as_secs_f64();
-        metrics
-            .connack_seconds
-            .get_or_create(&by_pool)
-            .observe(waited);
-        if let Some(connack) = answer.connack {
-            let labels = ByConnack {
-                pool: Arc::clone(&self.name),
-                code: connack.code.into(),
-            };
-            metrics.connacks.get_or_create(&labels).inc();
-            if connack.asks_for_another_broker(joining.version) {
-                return Err(Failure::Elsewhere(connack.code));
-            }
-        }
-        seat.confirm();
-        Ok(Joined {
-            seat,
-            stream,
-            down: answer.down,
-            written: answer.written,
-            unread: answer.unread,
-            connack: answer.connack,
-            retries: 0,
-            output: output(broker),
-        })
-    }
-
-    /// Reads until the first packet is whole.
-    async fn connack(
-        &self,
-        stream: &mut Stream,
-        early: Vec<u8>,
-        broker: &Broker,
-        joining: &Joining<'_>,
-    ) -> Result<Answer, Failure> {
-        let input = match broker.transport.is_websocket() {
-            true => Input::Frames(FrameReader::new(Peer::Broker)),
-            false => Input::Stream,
-        };
-        let mut down = Translator::new(
-            input,
-            joining.output,
-            joining.limits,
-            Masks::new(0),
-            joining.counters.clone(),
-        );
-        for packet_type in &PacketType::ALL[1..] {
-            down.watch(*packet_type);
-        }
-        let mut written = Vec::new();
-        let mut read = early;
-        loop {
-            let mut input = &read[..];
-            while let Some(signal) = down
-                .translate(&mut input, &mut written, usize::MAX)
-                .map_err(Failure::Garbage)?
-            {
-                let (packet_type, packet) = match signal {
-                    Signal::Packet(packet_type, packet) => (packet_type, packet),
-                    Signal::Control(crate::websocket::Control::Close(_)) => {
-                        return Err(Failure::Closed);
-                    }
-                    // A pong is owed, but CONNACK will come before it is missed.
-                    Signal::Control(_) => continue,
-                };
-                let connack = match packet_type {
-                    PacketType::Connack => Some(
-                        ConnackFields::read(&packet, joining.version)
-                            .ok_or(Failure::BrokenConnack)?,
-                    ),
-                    PacketType::Auth if joining.version == Version::V5 => None,
-                    other => return Err(Failure::NotConnack(other)),
-                };
-                for packet_type in &PacketType::ALL[1..] {
-                    down.unwatch(*packet_type);
-                }
-                let unread = input.to_vec();
-                return Ok(Answer {
-                    down,
-                    written,
-                    unread,
-                    connack,
-                });
-            }
-            read.clear();
-            match stream.read_buf(&mut read).await {
-                Ok(0) => return Err(Failure::Closed),
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
-                    return Err(Failure::Closed);
-                }
-                Err(error) => return Err(Failure::Io(error)),
-            }
-        }
+        metrics.broker_failures.get_or_create(&labels).inc();
     }
 }
 
-struct Answer {
-    down: Translator,
-    written: Vec<u8>,
-    unread: Vec<u8>,
-    connack: Option<ConnackFields>,
+/// The gateway's own trouble: it says nothing about the broker.
+fn is_ours(failure: &Failure) -> bool {
+    matches!(failure, Failure::SourcePorts)
 }
 
-fn output(broker: &Broker) -> Output {
-    match broker.transport.is_websocket() {
-        true => Output::MaskedFrames,
-        false => Output::Stream,
-    }
-}
-
-async fn send_connect(stream: &mut Stream, connect: &[u8], broker: &Broker) -> Result<(), Failure> {
-    let mut bytes = Vec::with_capacity(connect.len() + 14);
-    if broker.transport.is_websocket() {
-        let mask = fastrand::u32(..).to_ne_bytes();
-        data_header(
-            &mut bytes,
-            Opcode::Binary,
-            true,
-            connect.len() as u64,
-            Some(mask),
-        );
-        let start = bytes.len();
-        bytes.extend_from_slice(connect);
-        xor(&mut bytes[start..], mask);
-    } else {
-        bytes.extend_from_slice(connect);
-    }
-    stream.write_all(&bytes).await.map_err(Failure::Io)?;
-    stream.flush().await.map_err(Failure::Io)
+/// A broker in good health may answer so to what one client sent.
+fn may_be_the_clients(failure: &Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Handshake(_)
+            | Failure::Closed
+            | Failure::Io(_)
+            | Failure::NotConnack(_)
+            | Failure::Garbage(_)
+            | Failure::BrokenConnack
+            | Failure::Elsewhere(_)
+    )
 }

@@ -1,34 +1,55 @@
-//! The broker side: choose a broker, connect, and try the next one until a CONNACK is seen.
+//! The broker side: choose a broker, connect, and try the next one until a CONNACK is seen; ask brokers how they are.
 
 mod choose;
+mod select;
+mod queue;
 mod connect;
-mod failure;
 mod handshake;
+mod failure;
+mod attempt;
 mod join;
+mod health;
+pub mod probe;
+mod state;
 
-pub use choose::RoundRobin;
 pub use failure::{Failure, HandshakeFailure};
 pub use join::{JoinError, Joined, Joining};
+pub use select::Busy;
+pub use state::Registry;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::time::Instant;
 
 use crate::certificates;
 use crate::config::Problem;
-use crate::config::model::{self, Timeouts, Transport};
+use crate::config::model::{self, Balance, Eject, Probe, Timeouts, Transport};
+use crate::config::probe_values::ProbeUrl;
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{ByBroker, Name};
+use crate::telemetry::metrics::{ByBroker, ByPool, Name};
+use choose::{RoundRobin, Seed};
+use health::Condition;
+use queue::Queue;
+use state::State;
 
 /// A pool of one snapshot.
 #[derive(Debug)]
 pub struct Pool {
     name: Name,
     brokers: Vec<Arc<Broker>>,
-    turn: Mutex<RoundRobin>,
+    balance: Balance,
+    turns: Mutex<RoundRobin>,
+    slow_start: std::time::Duration,
+    connect_rate: u32,
+    queue: Queue,
+    eject: Eject,
+    probe: Probe,
+    /// For probes over https.
+    probe_tls: Option<Arc<ClientConfig>>,
     subprotocol: String,
     host: model::HostHeader,
     forwarded: model::Forwarded,
@@ -45,14 +66,25 @@ pub struct Broker {
     path: String,
     /// Set for wss and mqtts.
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    weight: u32,
+    backup: bool,
+    /// `down: true`
+    off: bool,
+    max_sessions: Option<usize>,
+    seed: Seed,
+    probe_url: Option<ProbeUrl>,
+    state: Arc<State>,
     sessions: Gauge,
     joined: Counter,
 }
 
-/// A session's place at a broker. Dropping it leaves.
+/// A session's place at a broker, from the choice on. Dropping it leaves.
 #[derive(Debug)]
 pub struct Seat {
     broker: Arc<Broker>,
+    /// It is the one that tries the broker after an ejection.
+    trying: bool,
+    connected: bool,
 }
 
 impl Pool {
@@ -61,19 +93,34 @@ impl Pool {
         config: &model::Pool,
         timeouts: Timeouts,
         metrics: &Metrics,
+        registry: &Registry,
     ) -> Result<Self, Problem> {
         let name: Name = config.name.as_str().into();
         let brokers = config
             .brokers
             .iter()
-            .map(|broker| Broker::new(&name, broker, &config.tls, metrics).map(Arc::new))
+            .map(|broker| Broker::new(&name, broker, config, metrics, registry).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
+        let asks_over_tls = brokers
+            .iter()
+            .any(|broker| broker.probe_url.as_ref().is_some_and(|url| url.tls));
+        let by_pool = ByPool {
+            pool: Arc::clone(&name),
+        };
+        let waiting = metrics.brokers.queue_sessions.get_or_create_owned(&by_pool);
         Ok(Self {
-            turn: Mutex::new(RoundRobin::new(
-                config.brokers.iter().map(|broker| broker.weight),
-            )),
+            turns: Mutex::new(RoundRobin::new(brokers.iter().map(|broker| broker.weight))),
+            probe_tls: asks_over_tls
+                .then(|| certificates::broker(&config.tls, Transport::Wss))
+                .transpose()?,
             name,
             brokers,
+            balance: config.balance,
+            slow_start: config.slow_start,
+            connect_rate: config.connect_rate,
+            queue: Queue::new(&config.queue, waiting),
+            eject: config.eject,
+            probe: config.probe.clone(),
             subprotocol: config.subprotocol.clone(),
             host: config.host.clone(),
             forwarded: config.forwarded,
@@ -85,10 +132,14 @@ impl Pool {
         &self.name
     }
 
-    /// The next broker that is not in `tried`.
-    fn choose(&self, tried: &[usize]) -> Option<usize> {
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        turn.next(|broker| !tried.contains(&broker))
+    /// A session failed at a broker and it was the broker's fault.
+    fn blame(&self, broker: &Broker, begun: Instant, why: &dyn std::fmt::Display) {
+        let others = self.brokers.iter().any(|other| {
+            other.label != broker.label
+                && other.takes_sessions()
+                && other.state.condition() == Condition::Up
+        });
+        broker.state.failed(begun, why, &self.eject, others);
     }
 }
 
@@ -96,10 +147,12 @@ impl Broker {
     fn new(
         pool: &Name,
         config: &model::Broker,
-        policy: &model::BrokerTls,
+        shared: &model::Pool,
         metrics: &Metrics,
+        registry: &Registry,
     ) -> Result<Self, Problem> {
         let label: Name = config.url.as_str().into();
+        let policy = &shared.tls;
         let tls = if config.transport.is_tls() {
             let name = policy.server_name.as_ref().unwrap_or(&config.host);
             let name = ServerName::try_from(name.clone()).map_err(|error| {
@@ -117,27 +170,67 @@ impl Broker {
             broker: Arc::clone(&label),
         };
         Ok(Self {
-            label,
             transport: config.transport,
             host: config.host.clone(),
             port: config.port,
             path: config.path.clone(),
             tls,
+            weight: config.weight,
+            backup: config.backup,
+            off: config.down,
+            max_sessions: config.max_sessions.map(|max| max as usize),
+            seed: Seed::of(&label),
+            probe_url: config
+                .probe_url
+                .as_ref()
+                .or(shared.probe.url.as_ref())
+                .cloned(),
+            state: registry.state(pool, &label, metrics),
             sessions: metrics.sessions.get_or_create_owned(&labels),
             joined: metrics.sessions_joined.get_or_create_owned(&labels),
+            label,
         })
+    }
+
+    /// As far as the operator has a say in it.
+    fn takes_sessions(&self) -> bool {
+        self.weight > 0 && !self.off
     }
 }
 
 impl Seat {
-    fn take(broker: Arc<Broker>) -> Self {
-        broker.sessions.inc();
-        Self { broker }
+    /// `None` when the broker is full, or another session is trying it.
+    fn take(broker: &Arc<Broker>, trying: bool) -> Option<Self> {
+        if !broker.state.enter(broker.max_sessions) {
+            return None;
+        }
+        if trying && !broker.state.try_out() {
+            broker.state.leave();
+            return None;
+        }
+        Some(Self {
+            broker: Arc::clone(broker),
+            trying,
+            connected: false,
+        })
+    }
+
+    fn connected(&mut self) {
+        self.connected = true;
+        self.broker.sessions.inc();
     }
 
     /// The broker has said yes or no for itself: the session counts as joined.
-    fn confirm(&self) {
+    fn confirm(&mut self) {
         self.broker.joined.inc();
+        self.broker.state.succeeded();
+        self.end_try();
+    }
+
+    fn end_try(&mut self) {
+        if std::mem::take(&mut self.trying) {
+            self.broker.state.tried_out();
+        }
     }
 
     pub fn broker(&self) -> &Broker {
@@ -147,6 +240,10 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.broker.sessions.dec();
+        self.end_try();
+        self.broker.state.leave();
+        if self.connected {
+            self.broker.sessions.dec();
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Every metric, in one file. docs/metrics.md is kept equal to it by a test.
+//! Every metric, in this file and `brokers`. docs/metrics.md is kept equal to it by a test.
 //!
 //! INVARIANT: a label value is a `&'static str` from a closed set or a name from the checked configuration; nothing that
 //! a client sends can become one, so the number of series is bounded by the configuration.
@@ -15,6 +15,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use super::brokers::BrokerMetrics;
 use super::process::Process;
 use super::traffic::{Direction, Traffic};
 use crate::mqtt::PacketType;
@@ -40,15 +41,18 @@ labels! {
     ByPool { pool: Name }
     ByBroker { pool: Name, broker: Name }
     ByConnack { pool: Name, code: u16 }
+    ByBrokerState { pool: Name, broker: Name, state: &'static str }
+    ByProbe { pool: Name, broker: Name, result: &'static str }
+    ByPoolReason { pool: Name, reason: &'static str }
     ByBrokerCause { pool: Name, broker: Name, cause: &'static str }
     ByOutcome { who: &'static str, phase: &'static str, why: &'static str }
     ByCertificate { name: String }
 }
 
-type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// From a handshake on loopback to a client on a bad line.
-fn handshake_seconds() -> Histogram {
+pub(super) fn handshake_seconds() -> Histogram {
     Histogram::new([
         0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
     ])
@@ -78,6 +82,7 @@ pub struct Metrics {
     pub sessions_joined: Family<ByBroker, Counter>,
     pub connacks: Family<ByConnack, Counter>,
     pub broker_failures: Family<ByBrokerCause, Counter>,
+    pub brokers: BrokerMetrics,
     pub broker_connect_seconds: Histograms<ByPool>,
     pub connack_seconds: Histograms<ByPool>,
     pub session_seconds: Histograms<ByPool>,
@@ -109,6 +114,7 @@ impl Metrics {
             sessions_joined: Family::default(),
             connacks: Family::default(),
             broker_failures: Family::default(),
+            brokers: BrokerMetrics::default(),
             broker_connect_seconds: Family::new_with_constructor(handshake_seconds),
             connack_seconds: Family::new_with_constructor(handshake_seconds),
             session_seconds: Family::new_with_constructor(session_seconds),
@@ -196,6 +202,7 @@ impl Metrics {
             "Attempts at a broker that failed before CONNACK",
             self.broker_failures.clone(),
         );
+        self.brokers.register(ours);
         ours.register(
             "broker_connect_seconds",
             "Name, TCP, TLS and WebSocket handshake with a broker",

@@ -2,6 +2,7 @@
 
 pub mod logging;
 pub mod metrics;
+mod brokers;
 mod process;
 mod traffic;
 

@@ -7,6 +7,7 @@ pub mod broker;
 pub mod client;
 pub mod clients;
 pub mod frames;
+pub mod crowd;
 pub mod gateway;
 pub mod mosquitto;
 pub mod packets;

@@ -109,6 +109,19 @@ impl Mosquitto {
     pub fn kill(&mut self) {
         self.process.kill();
     }
+
+    /// It hangs: the kernel goes on taking connections for it.
+    pub fn hang(&self) {
+        self.process.signal("STOP");
+    }
+
+    pub fn go_on(&self) {
+        self.process.signal("CONT");
+    }
+
+    pub fn log(&self) -> String {
+        self.process.last_words()
+    }
 }
 
 /// An empty file lets nobody in by name, so that a wrong password is refused in every test.

@@ -1,4 +1,4 @@
-//! Which broker a new session goes to. Pure.
+//! Smooth weighted round robin. Pure.
 
 /// Smooth weighted round robin, as nginx does it: each turn every broker gains its weight, the one that stands highest is
 /// taken and pays the sum. 5:1:1 gives a a b a c a a and not a a a a a b c.

@@ -1,0 +1,147 @@
+//! Checks what a pool says about choosing and health: what can never work, what is at odds with another key.
+
+use std::time::Duration;
+
+use super::check::Findings;
+use super::model::{Balance, Broker, Eject, Probe, ProbeKind, Queue};
+use super::raw_pools as raw;
+use super::values::Span;
+
+/// A client waits no longer than that for anything: MQTT.js gives up after 30 s.
+const LONGEST_AGE: Duration = Duration::from_secs(60);
+
+/// Ten probes a second of each broker are enough for anyone.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+pub(super) fn balance(raw: raw::Balance) -> Balance {
+    match raw {
+        raw::Balance::RoundRobin => Balance::RoundRobin,
+        raw::Balance::LeastSessions => Balance::LeastSessions,
+        raw::Balance::RandomOfTwo => Balance::RandomOfTwo,
+        raw::Balance::ClientAddress => Balance::ClientAddress,
+        raw::Balance::ClientId => Balance::ClientId,
+        raw::Balance::UserName => Balance::UserName,
+    }
+}
+
+pub(super) fn queue(raw: &raw::Queue, key: &str, findings: &mut Findings<'_>) -> Queue {
+    if raw.age.0 > LONGEST_AGE {
+        findings.problem(
+            &format!("{key}.queue.age"),
+            format!("`{}` is longer than any client waits", raw.age),
+            "at most `1m`; clients give up after 4 to 60 seconds",
+        );
+    }
+    Queue {
+        length: raw.length as usize,
+        age: raw.age.0,
+    }
+}
+
+pub(super) fn eject(raw: &raw::Eject, key: &str, findings: &mut Findings<'_>) -> Eject {
+    if raw.time.0.is_zero() {
+        findings.problem(
+            &format!("{key}.eject.time"),
+            "0 would leave a broker out for no time at all",
+            "write a duration above 0, or `failures: 0` to eject none",
+        );
+    }
+    if raw.longest.0 < raw.time.0 {
+        findings.problem(
+            &format!("{key}.eject.longest"),
+            format!("`{}` is shorter than `time`", raw.longest),
+            format!("at least {}, which `time` is", raw.time),
+        );
+    }
+    Eject {
+        failures: raw.failures,
+        time: raw.time.0,
+        longest: raw.longest.0,
+    }
+}
+
+pub(super) fn probe(
+    raw: raw::Probe,
+    brokers: &[Broker],
+    key: &str,
+    findings: &mut Findings<'_>,
+) -> Probe {
+    let key = format!("{key}.probe");
+    if raw.interval.0 < SHORTEST_INTERVAL {
+        findings.problem(
+            &format!("{key}.interval"),
+            format!("`{}` is too short", raw.interval),
+            format!("at least {}", Span(SHORTEST_INTERVAL)),
+        );
+    }
+    if raw.timeout.0.is_zero() {
+        findings.problem(
+            &format!("{key}.timeout"),
+            "0 would leave no time at all",
+            "write a duration above 0: `2s`",
+        );
+    }
+    let asked = raw.url.is_some() || brokers.iter().all(|broker| broker.probe_url.is_some());
+    if raw.kind == ProbeKind::Http && !asked {
+        findings.problem(
+            &key,
+            "kind `http` needs a `url`",
+            "EMQX: `url: \"http://{host}:18083/api/v5/load_rebalance/availability_check\"`",
+        );
+    }
+    if matches!(raw.kind, ProbeKind::Tcp | ProbeKind::Mqtt) && raw.url.is_some() {
+        findings.warning(
+            &format!("{key}.url"),
+            "not used: only kind `http` asks a URL",
+            "remove it, or write `kind: http`",
+        );
+    }
+    if raw.password.is_some() && raw.user_name.is_none() {
+        findings.problem(
+            &format!("{key}.password"),
+            "stands without a `user_name`",
+            "MQTT 3.1.1 knows no password without a user name: add one",
+        );
+    }
+    Probe {
+        kind: raw.kind,
+        interval: raw.interval.0,
+        timeout: raw.timeout.0,
+        rise: raw.rise,
+        fall: raw.fall,
+        client_id: raw.client_id.0,
+        user_name: raw.user_name.map(|name| name.0),
+        password: raw.password,
+        url: raw.url,
+    }
+}
+
+/// A pool must have a broker that takes sessions, and one that does so before its backups.
+pub(super) fn somebody_serves(brokers: &[Broker], key: &str, findings: &mut Findings<'_>) {
+    let key = format!("{key}.brokers");
+    if brokers.is_empty() {
+        return;
+    }
+    if brokers.iter().all(|broker| broker.weight == 0) {
+        findings.problem(
+            &key,
+            "no broker takes sessions: every `weight` is 0",
+            "give one of them a weight of at least 1",
+        );
+    } else if brokers.iter().all(|broker| broker.backup) {
+        findings.problem(
+            &key,
+            "every broker is a `backup`: of which?",
+            "remove `backup` from those that sessions shall go to",
+        );
+    } else if brokers
+        .iter()
+        .all(|broker| broker.weight == 0 || broker.down)
+    {
+        findings.problem(
+            &key,
+            "no broker takes sessions: each has `down: true` or `weight: 0`",
+            "leave one of them in",
+        );
+    }
+}

@@ -1,0 +1,88 @@
+//! A pool of the effective configuration, for `print`.
+
+use serde_json::{Value, json};
+
+use super::model::{Balance, Broker, ForwardedPort, HostHeader, Pool, Probe, Trust};
+use super::values::Span;
+
+pub(super) fn pool(pool: &Pool) -> Value {
+    let brokers = pool.brokers.iter().map(broker);
+    let host = match &pool.host {
+        HostHeader::Broker => "broker",
+        HostHeader::Client => "client",
+        HostHeader::Fixed(value) => value,
+    };
+    let port = match pool.forwarded.port {
+        ForwardedPort::Listener => "listener",
+        ForwardedPort::Client => "client",
+    };
+    let ca = match &pool.tls.trust {
+        Trust::Ca(file) => Some(file),
+        Trust::System | Trust::Anyone => None,
+    };
+    // Where no broker speaks TLS the section would be read with a warning, so only what somebody wrote is shown.
+    let is_used = pool.brokers.iter().any(|broker| broker.transport.is_tls())
+        || pool.tls.trust != Trust::System
+        || pool.tls.server_name.is_some();
+    let tls = is_used.then(|| {
+        json!({
+            "ca": ca,
+            "verify": pool.tls.trust != Trust::Anyone,
+            "server_name": pool.tls.server_name,
+        })
+    });
+    json!({
+        "kind": pool.kind,
+        "balance": balance(pool.balance),
+        "slow_start": Span(pool.slow_start).to_string(),
+        "connect_rate": pool.connect_rate,
+        "queue": { "length": pool.queue.length, "age": Span(pool.queue.age).to_string() },
+        "eject": {
+            "failures": pool.eject.failures,
+            "time": Span(pool.eject.time).to_string(),
+            "longest": Span(pool.eject.longest).to_string(),
+        },
+        "probe": probe(&pool.probe),
+        "host": host,
+        "subprotocol": pool.subprotocol,
+        "forwarded": { "enabled": pool.forwarded.enabled, "port": port },
+        "tls": tls,
+        "brokers": brokers.collect::<Value>(),
+    })
+}
+
+fn broker(broker: &Broker) -> Value {
+    json!({
+        "url": broker.url,
+        "weight": broker.weight,
+        "backup": broker.backup,
+        "down": broker.down,
+        "max_sessions": broker.max_sessions,
+        "probe_url": broker.probe_url.as_ref().map(|url| &url.text),
+    })
+}
+
+fn balance(balance: Balance) -> &'static str {
+    match balance {
+        Balance::RoundRobin => "round_robin",
+        Balance::LeastSessions => "least_sessions",
+        Balance::RandomOfTwo => "random_of_two",
+        Balance::ClientAddress => "client_address",
+        Balance::ClientId => "client_id",
+        Balance::UserName => "user_name",
+    }
+}
+
+fn probe(probe: &Probe) -> Value {
+    json!({
+        "kind": probe.kind,
+        "interval": Span(probe.interval).to_string(),
+        "timeout": Span(probe.timeout).to_string(),
+        "rise": probe.rise,
+        "fall": probe.fall,
+        "client_id": probe.client_id,
+        "user_name": probe.user_name,
+        "password": probe.password.as_ref().map(ToString::to_string),
+        "url": probe.url.as_ref().map(|url| &url.text),
+    })
+}

@@ -1,0 +1,226 @@
+//! What the process knows of its brokers, whatever configuration is in force: sessions, health, places in the queue.
+//! A reload finds it again under the pool's name and the broker's URL; it goes when the last snapshot and the last
+//! session that know the broker have gone.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::Histogram;
+use tokio::time::Instant;
+
+use super::health::{Change, Condition, Health, Noticed, Sign};
+use super::queue::Places;
+use crate::config::model::{Eject, Probe};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{ByBroker, ByBrokerState, ByPool, Name};
+
+/// Every broker that a snapshot or a session knows.
+#[derive(Debug, Default)]
+pub struct Registry {
+    states: Mutex<HashMap<(Name, Name), Weak<State>>>,
+}
+
+impl Registry {
+    /// The state of a broker: the one that there is, or a new one.
+    pub fn state(&self, pool: &Name, broker: &Name, metrics: &Metrics) -> Arc<State> {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (Arc::clone(pool), Arc::clone(broker));
+        if let Some(known) = states.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        states.retain(|_, state| state.strong_count() > 0);
+        let state = Arc::new(State::new(pool, broker, metrics));
+        states.insert(key, Arc::downgrade(&state));
+        state
+    }
+}
+
+/// One broker.
+#[derive(Debug)]
+pub struct State {
+    pool: Name,
+    broker: Name,
+    /// From the choice on, so that a storm does not find an empty broker before its first session is there.
+    sessions: AtomicUsize,
+    /// A session tries it after an ejection.
+    tried: AtomicBool,
+    off: AtomicBool,
+    pub places: Places,
+    health: Mutex<Health>,
+    ejections: Counter,
+    notice_seconds: Histogram,
+    gauges: [prometheus_client::metrics::gauge::Gauge; Condition::ALL.len()],
+}
+
+impl State {
+    fn new(pool: &Name, broker: &Name, metrics: &Metrics) -> Self {
+        let labels = ByBroker {
+            pool: Arc::clone(pool),
+            broker: Arc::clone(broker),
+        };
+        let by_pool = ByPool {
+            pool: Arc::clone(pool),
+        };
+        let gauge = |condition: Condition| {
+            let labels = ByBrokerState {
+                pool: Arc::clone(pool),
+                broker: Arc::clone(broker),
+                state: condition.name(),
+            };
+            metrics.brokers.state.get_or_create_owned(&labels)
+        };
+        let state = Self {
+            pool: Arc::clone(pool),
+            broker: Arc::clone(broker),
+            sessions: AtomicUsize::new(0),
+            tried: AtomicBool::new(false),
+            off: AtomicBool::new(false),
+            places: Places::default(),
+            health: Mutex::default(),
+            ejections: metrics.brokers.ejections.get_or_create_owned(&labels),
+            notice_seconds: metrics.brokers.notice_seconds.get_or_create_owned(&by_pool),
+            gauges: Condition::ALL.map(gauge),
+        };
+        state.show(&state.health());
+        state
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A snapshot with this `down` for it came into force.
+    pub fn turn(&self, off: bool) {
+        self.off.store(off, Ordering::Relaxed);
+        self.show(&self.health());
+    }
+
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    pub fn condition(&self) -> Condition {
+        self.health().condition()
+    }
+
+    /// Condition; whether a session may try it although it is ejected; warmth.
+    pub fn look(&self, now: Instant, slow_start: Duration) -> (Condition, bool, f64) {
+        let health = self.health();
+        let due = health.is_due(now) && !self.tried.load(Ordering::Relaxed);
+        (health.condition(), due, health.warmth(now, slow_start))
+    }
+
+    /// Counts a session in; `false` at `max`.
+    pub fn enter(&self, max: Option<usize>) -> bool {
+        let more = |sessions: usize| max.is_none_or(|max| sessions < max).then(|| sessions + 1);
+        self.sessions
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok()
+    }
+
+    pub fn leave(&self) {
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// `false` when another session is at it.
+    pub fn try_out(&self) -> bool {
+        !self.tried.swap(true, Ordering::Relaxed)
+    }
+
+    pub fn tried_out(&self) {
+        self.tried.store(false, Ordering::Relaxed);
+    }
+
+    /// A session failed there.
+    pub fn failed(&self, begun: Instant, why: &dyn Display, eject: &Eject, others: bool) {
+        let mut health = self.health();
+        let change = health.failed(Instant::now(), begun, eject, others);
+        self.changed(&health, change, why);
+    }
+
+    /// A session was answered there.
+    pub fn succeeded(&self) {
+        let mut health = self.health();
+        let change = health.succeeded(Instant::now());
+        self.changed(&health, change, &"a session was answered");
+    }
+
+    pub fn probed(&self, begun: Instant, sign: Sign, why: &dyn Display, probe: &Probe) {
+        let mut health = self.health();
+        let change = health.probed(Instant::now(), begun, sign, probe);
+        self.changed(&health, change, why);
+    }
+
+    fn changed(&self, health: &Health, change: Option<Change>, why: &dyn Display) {
+        if let Some(change) = change {
+            self.show(health);
+            self.tell(change, why);
+        }
+    }
+
+    fn show(&self, health: &Health) {
+        let condition = match self.off.load(Ordering::Relaxed) {
+            true => Condition::Off,
+            false => health.condition(),
+        };
+        for (gauge, each) in self.gauges.iter().zip(Condition::ALL) {
+            gauge.set(i64::from(each == condition));
+        }
+    }
+
+    fn tell(&self, change: Change, why: &dyn Display) {
+        let (pool, broker) = (&*self.pool, &*self.broker);
+        match change {
+            Change::Ejected {
+                time,
+                failures,
+                noticed,
+            } => {
+                self.ejections.inc();
+                self.notice_seconds.observe(noticed.after.as_secs_f64());
+                tracing::warn!(
+                    pool,
+                    broker,
+                    failures,
+                    reason = %why,
+                    "broker ejected for {} s, {}",
+                    time.as_secs_f64(),
+                    after(noticed)
+                );
+            }
+            Change::Kept { failures } => tracing::warn!(
+                pool,
+                broker,
+                failures,
+                reason = %why,
+                "broker fails, but it is not ejected: no other is left"
+            ),
+            Change::Down { failures, noticed } => {
+                self.notice_seconds.observe(noticed.after.as_secs_f64());
+                tracing::warn!(pool, broker, failures, reason = %why, "broker down, {}", after(noticed));
+            }
+            Change::Draining => {
+                tracing::info!(pool, broker, reason = %why, "broker drains: it takes no new sessions");
+            }
+            Change::Back { after } => tracing::info!(
+                pool,
+                broker,
+                reason = %why,
+                "broker is back after {:.1} s",
+                after.as_secs_f64()
+            ),
+        }
+    }
+}
+
+fn after(noticed: Noticed) -> String {
+    let well = match noticed.well {
+        Some(well) => format!(" ({:.1} s after it was last well)", well.as_secs_f64()),
+        None => String::new(),
+    };
+    format!("noticed after {:.3} s{well}", noticed.after.as_secs_f64())
+}
