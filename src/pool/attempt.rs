@@ -63,7 +63,7 @@ impl Drop for Patience<'_> {
         if !self.over && self.begun.elapsed() >= self.whole / 2 {
             self.pool
                 .count_failure(self.broker, "abandoned", self.metrics);
-            let why = "it hung until the client left";
+            let why = "it hung until the session gave up";
             self.pool.blame(self.broker, self.begun, &why);
         }
     }
