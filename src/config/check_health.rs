@@ -67,20 +67,7 @@ pub(super) fn probe(
     findings: &mut Findings<'_>,
 ) -> Probe {
     let key = format!("{key}.probe");
-    if raw.interval.0 < SHORTEST_INTERVAL {
-        findings.problem(
-            &format!("{key}.interval"),
-            format!("`{}` is too short", raw.interval),
-            format!("at least {}", Span(SHORTEST_INTERVAL)),
-        );
-    }
-    if raw.timeout.0.is_zero() {
-        findings.problem(
-            &format!("{key}.timeout"),
-            "0 would leave no time at all",
-            "write a duration above 0: `2s`",
-        );
-    }
+    probe_times(&raw, &key, findings);
     let asked = raw.url.is_some() || brokers.iter().all(|broker| broker.probe_url.is_some());
     if raw.kind == ProbeKind::Http && !asked {
         findings.problem(
@@ -113,6 +100,23 @@ pub(super) fn probe(
         user_name: raw.user_name.map(|name| name.0),
         password: raw.password,
         url: raw.url,
+    }
+}
+
+fn probe_times(raw: &raw::Probe, key: &str, findings: &mut Findings<'_>) {
+    if raw.interval.0 < SHORTEST_INTERVAL {
+        findings.problem(
+            &format!("{key}.interval"),
+            format!("`{}` is too short", raw.interval),
+            format!("at least {}", Span(SHORTEST_INTERVAL)),
+        );
+    }
+    if raw.timeout.0.is_zero() {
+        findings.problem(
+            &format!("{key}.timeout"),
+            "0 would leave no time at all",
+            "write a duration above 0: `2s`",
+        );
     }
 }
 

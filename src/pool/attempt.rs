@@ -63,7 +63,7 @@ impl Drop for Patience<'_> {
         if !self.over && self.begun.elapsed() >= self.whole / 2 {
             self.pool
                 .count_failure(self.broker, "abandoned", self.metrics);
-            let why = "it hung until the client left";
+            let why = "it hung until the session gave up";
             self.pool.blame(self.broker, self.begun, &why);
         }
     }
@@ -105,11 +105,7 @@ impl Pool {
             .get_or_create(&by_pool)
             .observe(patience.begun.elapsed().as_secs_f64());
         if let Some(connack) = answer.connack {
-            let labels = ByConnack {
-                pool: Arc::clone(&self.name),
-                code: connack.code.into(),
-            };
-            metrics.connacks.get_or_create(&labels).inc();
+            self.count_connack(connack.code, metrics);
             if connack.asks_for_another_broker(joining.version) {
                 return Err(Failure::Elsewhere(connack.code));
             }
@@ -125,6 +121,14 @@ impl Pool {
             connack: answer.connack,
             retries: 0,
         })
+    }
+
+    fn count_connack(&self, code: u8, metrics: &Metrics) {
+        let labels = ByConnack {
+            pool: Arc::clone(&self.name),
+            code: code.into(),
+        };
+        metrics.connacks.get_or_create(&labels).inc();
     }
 
     /// Connects as far as MQTT may begin, for a client or for the gateway itself. Answers early bytes.

@@ -139,14 +139,18 @@ impl Pool {
                     });
                 }
             };
-            tracing::debug!(pool = %self.name, broker = %broker.label, %failure, "broker failed before CONNACK");
-            self.count_failure(&broker, failure.cause(), metrics);
-            if !is_ours(&failure) && !may_be_the_clients(&failure) {
-                self.blame(&broker, begun, &failure);
-            }
+            self.note(&broker, begun, &failure, metrics);
             error.attempts.push((Arc::clone(&broker.label), failure));
             begins.push(begun);
             tried.push(broker);
+        }
+    }
+
+    fn note(&self, broker: &Broker, begun: Instant, failure: &Failure, metrics: &Metrics) {
+        tracing::debug!(pool = %self.name, broker = %broker.label, %failure, "broker failed before CONNACK");
+        self.count_failure(broker, failure.cause(), metrics);
+        if !is_ours(failure) && !may_be_the_clients(failure) {
+            self.blame(broker, begun, failure);
         }
     }
 

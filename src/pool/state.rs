@@ -224,3 +224,77 @@ fn after(noticed: Noticed) -> String {
     };
     format!("noticed after {:.3} s{well}", noticed.after.as_secs_f64())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const EJECT: Eject = Eject {
+        failures: 3,
+        time: Duration::from_secs(10),
+        longest: Duration::from_secs(60),
+    };
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reload_finds_the_state_again_and_a_broker_that_is_gone_is_forgotten() {
+        let (registry, metrics) = (Registry::default(), Metrics::new(1));
+        let [pool, one, other] = ["p", "ws://a", "ws://b"].map(Name::from);
+        let before = registry.state(&pool, &one, &metrics);
+        for _ in 0..3 {
+            before.failed(Instant::now(), &"refused", &EJECT, true);
+        }
+        let after = registry.state(&pool, &one, &metrics);
+        assert_eq!(after.condition(), Condition::Ejected);
+        drop((before, after));
+        assert_eq!(
+            registry.state(&pool, &one, &metrics).condition(),
+            Condition::Up
+        );
+        registry.state(&pool, &other, &metrics);
+        assert_eq!(registry.states.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_log_says_why_and_how_soon_it_was_noticed() {
+        let (registry, metrics) = (Registry::default(), Metrics::new(1));
+        let state = registry.state(&"p".into(), &"ws://a".into(), &metrics);
+        let lines = Lines::default();
+        let log = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || log.clone())
+            .finish();
+        let _logging = tracing::subscriber::set_default(subscriber);
+        state.succeeded();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let begun = Instant::now();
+        tokio::time::advance(Duration::from_millis(1500)).await;
+        for _ in 0..3 {
+            state.failed(begun, &"connection refused", &EJECT, true);
+        }
+        state.succeeded();
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        for part in [
+            "broker ejected for 10 s, noticed after 1.500 s (3.5 s after it was last well)",
+            "failures=3 reason=connection refused",
+            "broker is back after 0.0 s",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+}

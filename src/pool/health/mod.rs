@@ -129,6 +129,7 @@ impl Row {
 
 #[derive(Debug)]
 struct Ejection {
+    begun: Instant,
     until: Instant,
     /// In a row.
     count: u32,
@@ -175,8 +176,8 @@ impl Health {
         self.failed.add(begun);
         let failures = self.failed.count;
         let count = match &self.ejection {
-            // Sessions that were on their way, or that had no other choice.
-            Some(ejection) if now < ejection.until => return None,
+            // Sessions that were on their way when it was ejected, or that had no other choice.
+            Some(ejection) if now < ejection.until || begun < ejection.begun => return None,
             Some(ejection) => ejection.count + 1,
             None if eject.failures == 0 || failures < eject.failures => return None,
             None if !others => {
@@ -187,6 +188,7 @@ impl Health {
         let doubled = eject.time.saturating_mul(1 << count.min(20));
         let time = doubled.min(eject.longest);
         self.ejection = Some(Ejection {
+            begun: now,
             until: now + time,
             count,
         });

@@ -73,6 +73,18 @@ fn each_failed_try_doubles_the_time_up_to_the_longest() {
 }
 
 #[test]
+fn a_session_from_before_the_ejection_is_no_try() {
+    let begin = Instant::now();
+    let mut health = Health::default();
+    for _ in 0..3 {
+        ejected(&mut health, after(begin, 5));
+    }
+    let late = after(begin, 16);
+    assert_eq!(health.failed(late, after(begin, 4), &EJECT, true), None);
+    assert!(health.is_due(late));
+}
+
+#[test]
 fn the_last_broker_is_kept_and_it_is_said_once() {
     let now = Instant::now();
     let mut health = Health::default();

@@ -101,7 +101,7 @@ pub struct Closed {
 impl Client {
     /// Upgrades on `/mqtt`, offering `mqtt`.
     pub async fn open(gateway: &Gateway) -> Self {
-        Self::open_with(gateway, "/mqtt", Some("mqtt")).await
+        Box::pin(Self::open_with(gateway, "/mqtt", Some("mqtt"))).await
     }
 
     pub async fn open_with(gateway: &Gateway, path: &str, subprotocol: Option<&str>) -> Self {
