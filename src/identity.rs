@@ -1,5 +1,6 @@
 //! Who a client is and how it came: what the gateway knows, and a broker may be told. No I/O.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use http::HeaderMap;
@@ -9,6 +10,8 @@ use http::HeaderMap;
 pub struct Identity {
     /// The client: the TCP peer, or who a trusted proxy says it is.
     pub address: SocketAddr,
+    /// The TCP peer: the client itself, or the proxy that stands in front.
+    pub peer: SocketAddr,
     /// What it connected to.
     pub local: SocketAddr,
     /// The addresses that a trusted proxy named in `X-Forwarded-For`, to be appended to; else none.
@@ -17,8 +20,29 @@ pub struct Identity {
     pub tls: Option<Tls>,
     /// The host that the upgrade was for, with its port.
     pub host: Option<String>,
+    /// Path and query of the upgrade.
+    pub path: String,
     /// The headers of the upgrade request.
     pub headers: HeaderMap,
+    pub unique_id: UniqueId,
+}
+
+/// Names one session here and at its broker. Not a secret, and nothing is derived from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UniqueId(u128);
+
+impl UniqueId {
+    /// A new one.
+    pub fn random() -> Self {
+        Self(fastrand::u128(..))
+    }
+}
+
+/// 32 hexadecimal digits.
+impl fmt::Display for UniqueId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:032x}", self.0)
+    }
 }
 
 /// How a client came over TLS.

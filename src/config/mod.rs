@@ -5,6 +5,8 @@
 //! Relative paths in the file are relative to the working directory of the process.
 
 pub mod model;
+pub mod announcement;
+pub mod kinds;
 pub mod problem;
 pub mod reference;
 mod print;
@@ -16,6 +18,7 @@ mod schema;
 mod suggest;
 mod raw;
 mod raw_admin;
+mod raw_announcement;
 mod raw_bounds;
 mod scalar;
 pub mod values;
@@ -23,6 +26,7 @@ mod names;
 mod broker_url;
 mod check;
 mod check_pools;
+mod check_announcement;
 mod check_bounds;
 
 use std::path::{Path, PathBuf};

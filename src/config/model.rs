@@ -3,7 +3,7 @@
 //! Every value here is already parsed, defaulted and cross-checked; nothing is an `Option` that must be `Some`.
 //! Files named here have not been opened: `certificates` and `site` read them when a snapshot is built.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::announcement::Announcement;
 use super::problem::Place;
 
 /// One configuration file, checked.
@@ -143,6 +144,9 @@ pub struct Pool {
     pub subprotocol: String,
     pub host: HostHeader,
     pub forwarded: Forwarded,
+    pub announcement: Announcement,
+    /// Addresses of this machine that its sessions are spread over; empty for what the system chooses.
+    pub source_addresses: Vec<IpAddr>,
     pub place: Place,
 }
 
@@ -212,6 +216,8 @@ pub struct BrokerTls {
     pub trust: Trust,
     /// Name for SNI and verification; the broker's host unless set.
     pub server_name: Option<String>,
+    /// What the gateway shows to brokers that ask for a certificate.
+    pub certificate: Option<CertificateFiles>,
     pub place: Place,
 }
 
@@ -242,6 +248,16 @@ pub struct Forwarded {
     /// Send `X-Forwarded-For`, `X-Real-IP`, `X-Forwarded-Proto` and `X-Forwarded-Port`.
     pub enabled: bool,
     pub port: ForwardedPort,
+    pub addresses: ForwardedAddresses,
+}
+
+/// What `X-Forwarded-For` carries when a trusted proxy stands in front.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedAddresses {
+    /// The client's address alone: for brokers that believe the left-most entry, which a client can forge.
+    Client,
+    /// What the trusted proxy sent, and its own address behind it.
+    Chain,
 }
 
 /// What `X-Forwarded-Port` carries.

@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::announcement::{AskedPath, ProxyVersion};
 use super::model::{
-    Action, Balance, Config, ForwardedPort, HostHeader, Listener, Pool, Route, Speaks, TlsVersion,
-    Trust,
+    Action, Balance, Config, ForwardedAddresses, ForwardedPort, HostHeader, Listener, Pool, Route,
+    Speaks, TlsVersion, Trust,
 };
 use super::values::{Size, Span};
 
@@ -155,6 +156,12 @@ fn pool(pool: &Pool) -> Value {
         ForwardedPort::Listener => "listener",
         ForwardedPort::Client => "client",
     };
+    let addresses = match pool.forwarded.addresses {
+        ForwardedAddresses::Client => "client",
+        ForwardedAddresses::Chain => "chain",
+    };
+    let announcement = &pool.announcement;
+    let certificate = pool.tls.certificate.as_ref();
     let ca = match &pool.tls.trust {
         Trust::Ca(file) => Some(file),
         Trust::System | Trust::Anyone => None,
@@ -164,11 +171,28 @@ fn pool(pool: &Pool) -> Value {
         "balance": match pool.balance { Balance::RoundRobin => "round_robin" },
         "host": host,
         "subprotocol": pool.subprotocol,
-        "forwarded": { "enabled": pool.forwarded.enabled, "port": port },
+        "forwarded": { "enabled": pool.forwarded.enabled, "port": port, "addresses": addresses },
+        "path": match &announcement.path {
+            AskedPath::Broker => None,
+            AskedPath::Client => Some("keep"),
+            AskedPath::Fixed(path) => Some(path.as_str()),
+        },
+        "proxy_protocol": match announcement.proxy_protocol {
+            None => "off",
+            Some(ProxyVersion::V1) => "v1",
+            Some(ProxyVersion::V2) => "v2",
+        },
+        "headers": { "pass": announcement.headers },
+        "cookies": { "pass": announcement.cookies },
+        "certificate_header": announcement.certificate_header,
+        "request_head": Size(announcement.request_head).to_string(),
+        "source_addresses": pool.source_addresses,
         "tls": {
             "ca": ca,
             "verify": pool.tls.trust != Trust::Anyone,
             "server_name": pool.tls.server_name,
+            "certificate": certificate.map(|files| &files.chain),
+            "key": certificate.map(|files| &files.key),
         },
         "brokers": brokers.collect::<Value>(),
     })

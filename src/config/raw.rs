@@ -14,8 +14,9 @@ use super::names::{
     SitePath, Token,
 };
 use super::raw_admin::Admin;
+use super::raw_announcement::{BrokerPath, Cookies, Headers, ProxyProtocol, SourceAddress};
 use super::raw_bounds::{Drain, Limits, Log, Timeouts};
-use super::values::Count;
+use super::values::{Count, Size};
 
 /// The configuration file.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -181,7 +182,8 @@ fn moved_permanently() -> u16 {
 #[serde(deny_unknown_fields)]
 pub(super) struct Pool {
     /// What the brokers are: a row of defaults for the path of their URLs (`/ws` for `rabbitmq`, `/mqtt` for all
-    /// others) and for `forwarded.port`. Each can be set by itself.
+    /// others), `subprotocol`, `forwarded` and `request_head`. Each can be set by itself. `tidegate check` says what
+    /// the broker's own configuration needs.
     #[serde(default)]
     pub kind: BrokerKind,
     /// How the broker of a new session is chosen.
@@ -191,12 +193,35 @@ pub(super) struct Pool {
     /// a value of your own.
     #[serde(default = "host_of_broker")]
     pub host: HeaderValue,
-    /// `Sec-WebSocket-Protocol` sent to ws and wss brokers, whatever the client offered: exactly one token.
-    #[serde(default = "mqtt")]
-    pub subprotocol: Token,
+    /// `Sec-WebSocket-Protocol` sent to ws and wss brokers, whatever the client offered: exactly one token. `mqtt`
+    /// unless set.
+    pub subprotocol: Option<Token>,
+    /// Path that ws and wss brokers are asked for, in the place of those in their URLs; `keep` for what the client
+    /// asked for, with its query.
+    pub path: Option<BrokerPath>,
     /// Headers that tell ws and wss brokers who the client is.
     #[serde(default)]
     pub forwarded: Forwarded,
+    /// A PROXY header in front of everything else, on every transport. The broker's listener must expect it, and
+    /// nobody else may reach that listener.
+    #[serde(default)]
+    pub proxy_protocol: ProxyProtocol,
+    /// Headers of the client's upgrade that go along to ws and wss brokers.
+    #[serde(default)]
+    pub headers: Headers,
+    /// Cookies of the client's upgrade that go along to ws and wss brokers.
+    #[serde(default)]
+    pub cookies: Cookies,
+    /// Header for ws and wss brokers with the common name of the verified client certificate, `x-ssl-client-cn` for
+    /// VerneMQ; none is sent unless set.
+    pub certificate_header: Option<Token>,
+    /// Longest request head for ws and wss brokers; what `headers` and `cookies` pass is left out beyond it. 3KiB for
+    /// `mosquitto`, 4KiB for all others unless set.
+    pub request_head: Option<Size>,
+    /// Addresses of this machine that sessions are spread over; each carries as many as there are local ports (28,232
+    /// unless changed) to one broker address. The system chooses one unless set.
+    #[serde(default)]
+    pub source_addresses: Vec<SourceAddress>,
     /// TLS towards wss and mqtts brokers.
     #[serde(default)]
     pub tls: BrokerTls,
@@ -207,10 +232,6 @@ pub(super) struct Pool {
 
 fn host_of_broker() -> HeaderValue {
     HeaderValue("broker".to_owned())
-}
-
-fn mqtt() -> Token {
-    Token("mqtt".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
@@ -230,6 +251,10 @@ pub(super) struct Forwarded {
     /// What `X-Forwarded-Port` carries; `client` for kind `emqx`, `listener` for all others unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<ForwardedPort>,
+    /// What `X-Forwarded-For` carries behind a trusted proxy; `client` for kinds `emqx` and `vernemq`, `chain` for
+    /// all others unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<ForwardedAddresses>,
 }
 
 impl Default for Forwarded {
@@ -237,6 +262,7 @@ impl Default for Forwarded {
         Self {
             enabled: true,
             port: None,
+            addresses: None,
         }
     }
 }
@@ -248,6 +274,15 @@ pub(super) enum ForwardedPort {
     Listener,
     /// The client's own port, as EMQX means it.
     Client,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ForwardedAddresses {
+    /// The client's alone: for brokers that believe the left-most one.
+    Client,
+    /// What the trusted proxy sent, and its own address behind it.
+    Chain,
 }
 
 /// TLS towards wss and mqtts brokers.
@@ -262,6 +297,12 @@ pub(super) struct BrokerTls {
     /// Name for SNI and verification; the broker's host unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<ServerName>,
+    /// PEM file: the certificate that brokers see if they ask for one, then its intermediates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<FilePath>,
+    /// PEM file: its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<FilePath>,
 }
 
 impl Default for BrokerTls {
@@ -270,6 +311,8 @@ impl Default for BrokerTls {
             ca: None,
             verify: true,
             server_name: None,
+            certificate: None,
+            key: None,
         }
     }
 }

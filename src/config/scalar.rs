@@ -14,6 +14,7 @@ use super::names::{
     Address, FilePath, HeaderValue, HostPattern, Label, LogFilter, RedirectTarget, RoutePath,
     ServerName, SitePath, Token,
 };
+use super::raw_announcement::{BrokerPath, SourceAddress};
 use super::values::{Count, Fault, Size, Span};
 
 /// Says whether a text is a value of one format.
@@ -75,6 +76,8 @@ scalars! {
     ServerName, "server name", "string", "emqx.internal";
     LogFilter, "log level", "string", "info";
     Label, "name", "string", "public";
+    BrokerPath, "broker path", "string", "/mqtt";
+    SourceAddress, "IP address", "string", "10.0.0.5";
     BrokerUrl, "broker URL", "string", "ws://10.10.1.1:8083/mqtt";
 }
 
@@ -85,7 +88,8 @@ pub(super) fn stand_in(format: &str) -> &'static str {
         "size" => "64KiB",
         "count" => "auto",
         "address" => "127.0.0.1:0",
-        "path" => "/stand-in",
+        "path" | "broker path" => "/stand-in",
+        "IP address" => "127.0.0.1",
         "redirect" => "/stand-in",
         "host" | "server name" => "stand-in.invalid",
         "log level" => "info",

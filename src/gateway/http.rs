@@ -21,7 +21,7 @@ use super::outcome::{Phase, Reason};
 use super::routes::{Route, Target};
 use super::{session, upgrade};
 use crate::config::model::{Redirect, Speaks};
-use crate::identity::Identity;
+use crate::identity::{Identity, UniqueId};
 use crate::pool::Pool;
 use crate::site;
 use crate::stream::Stream;
@@ -216,11 +216,18 @@ impl Requests {
         }
         let identity = Identity {
             address: self.arrival.peer,
+            peer: self.arrival.peer,
             local: self.arrival.local,
             forwarded_for: None,
             tls: self.arrival.tls.clone(),
             host: Some(host),
+            path: parts
+                .uri
+                .path_and_query()
+                .map_or("/", |path| path.as_str())
+                .to_owned(),
             headers: parts.headers,
+            unique_id: UniqueId::random(),
         };
         let upgraded = Upgraded {
             pool: Arc::clone(pool),

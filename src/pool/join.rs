@@ -57,6 +57,14 @@ pub struct JoinError {
     pub late: bool,
 }
 
+impl JoinError {
+    /// The brokers may be well: it is the gateway that has no source port left towards any of them.
+    pub fn is_crowded(&self) -> bool {
+        let of_ports = |(_, failure): &(Name, Failure)| matches!(failure, Failure::SourcePorts);
+        !self.attempts.is_empty() && self.attempts.iter().all(of_ports)
+    }
+}
+
 impl fmt::Display for JoinError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "no broker took the session")?;
@@ -128,7 +136,7 @@ impl Pool {
         };
         let begun = Instant::now();
         let connecting = async {
-            let mut stream = connect::connect(broker).await?;
+            let mut stream = connect::connect(broker, joining.client).await?;
             let early = match broker.transport.is_websocket() {
                 true => handshake::upgrade(self, broker, joining.client, &mut stream).await?,
                 false => Vec::new(),

@@ -1,14 +1,19 @@
 //! The broker side: choose a broker, connect, and try the next one until a CONNACK is seen.
 
+mod announce;
 mod choose;
 mod connect;
 mod failure;
 mod handshake;
 mod join;
+mod source;
 
+pub use announce::announce;
 pub use choose::RoundRobin;
 pub use failure::{Failure, HandshakeFailure};
 pub use join::{JoinError, Joined, Joining};
+
+use connect::Dialing;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +24,7 @@ use rustls::pki_types::ServerName;
 
 use crate::certificates;
 use crate::config::Problem;
+use crate::config::announcement::Announcement;
 use crate::config::model::{self, Timeouts, Transport};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{ByBroker, Name};
@@ -32,6 +38,7 @@ pub struct Pool {
     subprotocol: String,
     host: model::HostHeader,
     forwarded: model::Forwarded,
+    announcement: Announcement,
     timeouts: Timeouts,
 }
 
@@ -43,6 +50,8 @@ pub struct Broker {
     host: String,
     port: u16,
     path: String,
+    /// How its pool connects.
+    dialing: Arc<Dialing>,
     /// Set for wss and mqtts.
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     sessions: Gauge,
@@ -63,10 +72,13 @@ impl Pool {
         metrics: &Metrics,
     ) -> Result<Self, Problem> {
         let name: Name = config.name.as_str().into();
+        let dialing = Arc::new(Dialing::new(config));
         let brokers = config
             .brokers
             .iter()
-            .map(|broker| Broker::new(&name, broker, &config.tls, metrics).map(Arc::new))
+            .map(|broker| {
+                Broker::new(&name, broker, &config.tls, Arc::clone(&dialing), metrics).map(Arc::new)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             turn: Mutex::new(RoundRobin::new(
@@ -77,6 +89,7 @@ impl Pool {
             subprotocol: config.subprotocol.clone(),
             host: config.host.clone(),
             forwarded: config.forwarded,
+            announcement: config.announcement.clone(),
             timeouts,
         })
     }
@@ -97,6 +110,7 @@ impl Broker {
         pool: &Name,
         config: &model::Broker,
         policy: &model::BrokerTls,
+        dialing: Arc<Dialing>,
         metrics: &Metrics,
     ) -> Result<Self, Problem> {
         let label: Name = config.url.as_str().into();
@@ -122,6 +136,7 @@ impl Broker {
             host: config.host.clone(),
             port: config.port,
             path: config.path.clone(),
+            dialing,
             tls,
             sessions: metrics.sessions.get_or_create_owned(&labels),
             joined: metrics.sessions_joined.get_or_create_owned(&labels),

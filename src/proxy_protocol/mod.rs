@@ -10,6 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use proxy_header::{ProxiedAddress, ProxyHeader, SslInfo, Tlv};
 
+use crate::config::announcement::ProxyVersion;
+
 /// mosquitto 2.1 refuses more behind the first 16 bytes (`src/proxy_v2.c`); these are counted in.
 pub const LONGEST: usize = 500;
 
@@ -21,14 +23,6 @@ const LONGEST_AUTHORITY: usize = 253;
 
 /// Twice the 64 characters of X.520's ub-common-name: they need not be ASCII.
 const LONGEST_COMMON_NAME: usize = 128;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    /// One line of text with the addresses.
-    V1,
-    /// Binary, with TLVs.
-    V2,
-}
 
 /// What a header tells.
 #[derive(Debug, Clone)]
@@ -69,10 +63,10 @@ pub enum LeftOut {
 
 impl Header<'_> {
     /// The whole header, to be the first bytes of a connection in one write: mosquitto 2.1 reads its start once.
-    pub fn encode(&self, version: Version, left_out: &mut Vec<LeftOut>) -> Vec<u8> {
+    pub fn encode(&self, version: ProxyVersion, left_out: &mut Vec<LeftOut>) -> Vec<u8> {
         match version {
-            Version::V1 => self.v1(),
-            Version::V2 => self.v2(left_out),
+            ProxyVersion::V1 => self.v1(),
+            ProxyVersion::V2 => self.v2(left_out),
         }
     }
 

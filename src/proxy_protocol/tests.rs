@@ -103,7 +103,7 @@ proptest! {
                 common_name: common_name.as_deref(),
             }),
         };
-        for version in [Version::V1, Version::V2] {
+        for version in [ProxyVersion::V1, ProxyVersion::V2] {
             let bytes = header.encode(version, &mut Vec::new());
             prop_assert!(bytes.len() <= LONGEST);
             let (read, length) = ProxyHeader::parse(&bytes, ParseConfig::default()).unwrap();
@@ -112,7 +112,7 @@ proptest! {
             prop_assert_eq!(canonical(told.source), canonical(source));
             prop_assert_eq!(canonical(told.destination), canonical(destination));
         }
-        let bytes = header.encode(Version::V2, &mut Vec::new());
+        let bytes = header.encode(ProxyVersion::V2, &mut Vec::new());
         let tlvs = read_strictly(&bytes).unwrap();
         let value = |kind| tlvs.iter().find(|tlv| tlv.0 == kind).map(|tlv| tlv.1.clone());
         let bits = over_tls.then(|| vec![if certificate { 7 } else { 1 }]);
@@ -147,7 +147,7 @@ fn header<'a>() -> Header<'a> {
 #[test]
 fn version_1_is_one_line() {
     let line = |header: &Header<'_>| {
-        String::from_utf8(header.encode(Version::V1, &mut Vec::new())).unwrap()
+        String::from_utf8(header.encode(ProxyVersion::V1, &mut Vec::new())).unwrap()
     };
     assert_eq!(
         line(&header()),
@@ -172,7 +172,7 @@ fn version_1_is_one_line() {
 #[test]
 fn version_2_carries_every_tlv() {
     let mut left_out = Vec::new();
-    let bytes = header().encode(Version::V2, &mut left_out);
+    let bytes = header().encode(ProxyVersion::V2, &mut left_out);
     assert_eq!(left_out, []);
     let kinds: Vec<u8> = read_strictly(&bytes)
         .unwrap()
@@ -193,14 +193,14 @@ fn what_is_left_out_is_said() {
     tls.common_name = Some(&common_name);
     tls.cipher = "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256";
     let mut left_out = Vec::new();
-    assert!(full.encode(Version::V2, &mut left_out).len() <= LONGEST);
+    assert!(full.encode(ProxyVersion::V2, &mut left_out).len() <= LONGEST);
     assert_eq!(left_out, [LeftOut::NoRoom("the server name")]);
 
     let mut odd = header();
     odd.authority = Some("a\nb");
     odd.tls.as_mut().unwrap().common_name = Some("admin\u{85}");
     let mut left_out = Vec::new();
-    odd.encode(Version::V2, &mut left_out);
+    odd.encode(ProxyVersion::V2, &mut left_out);
     assert_eq!(
         left_out,
         [

@@ -14,6 +14,7 @@ fn broker(trust: Trust, transport: Transport) -> Result<Arc<ClientConfig>, Probl
     let tls = BrokerTls {
         trust,
         server_name: None,
+        certificate: None,
         place: place("pools.b.tls"),
     };
     certificates::broker(&tls, transport)
