@@ -13,6 +13,7 @@ mod clients;
 mod configuration;
 mod configuration_mistakes;
 mod examples;
+mod identity_out;
 mod sessions;
 mod static_files;
 mod tls_files;

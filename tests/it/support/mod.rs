@@ -5,6 +5,7 @@ pub mod authority;
 pub mod broker;
 pub mod client;
 pub mod clients;
+pub mod emqx;
 pub mod gateway;
 pub mod mosquitto;
 pub mod packets;
