@@ -105,6 +105,11 @@ impl Mosquitto {
         &self.authority.ca
     }
 
+    /// The last lines of its log.
+    pub fn log(&self) -> String {
+        self.process.last_words()
+    }
+
     /// A power cut: no DISCONNECT, no Close, only the end of every connection.
     pub fn kill(&mut self) {
         self.process.kill();
