@@ -9,6 +9,7 @@ use super::model::{
     HostHeader, Pool, Transport, Trust,
 };
 use super::raw;
+use super::raw_announcement;
 use super::raw_announcement::BrokerPath;
 
 /// In file order.
@@ -49,13 +50,13 @@ fn pool(name: String, raw: raw::Pool, findings: &mut Findings<'_>) -> Pool {
         forwarded: Forwarded {
             enabled: raw.forwarded.enabled,
             port: match raw.forwarded.port {
-                Some(raw::ForwardedPort::Client) => ForwardedPort::Client,
-                Some(raw::ForwardedPort::Listener) => ForwardedPort::Listener,
+                Some(raw_announcement::ForwardedPort::Client) => ForwardedPort::Client,
+                Some(raw_announcement::ForwardedPort::Listener) => ForwardedPort::Listener,
                 None => kind.forwarded_port,
             },
             addresses: match raw.forwarded.addresses {
-                Some(raw::ForwardedAddresses::Client) => ForwardedAddresses::Client,
-                Some(raw::ForwardedAddresses::Chain) => ForwardedAddresses::Chain,
+                Some(raw_announcement::ForwardedAddresses::Client) => ForwardedAddresses::Client,
+                Some(raw_announcement::ForwardedAddresses::Chain) => ForwardedAddresses::Chain,
                 None => kind.forwarded_addresses,
             },
         },

@@ -14,7 +14,9 @@ use super::names::{
     SitePath, Token,
 };
 use super::raw_admin::Admin;
-use super::raw_announcement::{BrokerPath, Cookies, Headers, ProxyProtocol, SourceAddress};
+use super::raw_announcement::{
+    BrokerPath, Cookies, Forwarded, Headers, ProxyProtocol, SourceAddress,
+};
 use super::raw_bounds::{Drain, Limits, Log, Timeouts};
 use super::values::{Count, Size};
 
@@ -240,49 +242,6 @@ pub(super) enum Balance {
     /// Smooth weighted round robin.
     #[default]
     RoundRobin,
-}
-
-/// Headers that tell ws and wss brokers who the client is.
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Forwarded {
-    /// Send `X-Forwarded-For`, `X-Real-IP`, `X-Forwarded-Proto` and `X-Forwarded-Port`. Clients' own are dropped.
-    pub enabled: bool,
-    /// What `X-Forwarded-Port` carries; `client` for kind `emqx`, `listener` for all others unless set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<ForwardedPort>,
-    /// What `X-Forwarded-For` carries behind a trusted proxy; `client` for kinds `emqx` and `vernemq`, `chain` for
-    /// all others unless set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub addresses: Option<ForwardedAddresses>,
-}
-
-impl Default for Forwarded {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            port: None,
-            addresses: None,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum ForwardedPort {
-    /// The port that the client connected to.
-    Listener,
-    /// The client's own port, as EMQX means it.
-    Client,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum ForwardedAddresses {
-    /// The client's alone: for brokers that believe the left-most one.
-    Client,
-    /// What the trusted proxy sent, and its own address behind it.
-    Chain,
 }
 
 /// TLS towards wss and mqtts brokers.

@@ -10,6 +10,49 @@ use serde::{Deserialize, Serialize};
 use super::names::Token;
 use super::values::Fault;
 
+/// Headers that tell ws and wss brokers who the client is.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Forwarded {
+    /// Send `X-Forwarded-For`, `X-Real-IP`, `X-Forwarded-Proto` and `X-Forwarded-Port`. Clients' own are dropped.
+    pub enabled: bool,
+    /// What `X-Forwarded-Port` carries; `client` for kind `emqx`, `listener` for all others unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<ForwardedPort>,
+    /// What `X-Forwarded-For` carries behind a trusted proxy; `client` for kinds `emqx` and `vernemq`, `chain` for
+    /// all others unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<ForwardedAddresses>,
+}
+
+impl Default for Forwarded {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            port: None,
+            addresses: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ForwardedPort {
+    /// The port that the client connected to.
+    Listener,
+    /// The client's own port, as EMQX means it.
+    Client,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ForwardedAddresses {
+    /// The client's alone: for brokers that believe the left-most one.
+    Client,
+    /// What the trusted proxy sent, and its own address behind it.
+    Chain,
+}
+
 /// A PROXY header, the first bytes of each connection to a broker.
 #[derive(Debug, Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

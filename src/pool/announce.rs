@@ -138,3 +138,54 @@ fn line(head: &mut String, name: &str, value: &str) {
     let written = write!(head, "{name}: {value}\r\n");
     debug_assert!(written.is_ok(), "writing to a String cannot fail");
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::identity::UniqueId;
+
+    fn behind_a_proxy() -> Identity {
+        Identity {
+            address: "192.0.2.7:0".parse().unwrap(),
+            peer: "[::ffff:10.0.0.1]:5000".parse().unwrap(),
+            local: "198.51.100.1:443".parse().unwrap(),
+            forwarded_for: Some("6.6.6.6, 192.0.2.7".to_owned()),
+            tls: None,
+            host: None,
+            path: "/mqtt".to_owned(),
+            headers: HeaderMap::new(),
+            unique_id: UniqueId::random(),
+        }
+    }
+
+    fn told(port: ForwardedPort, addresses: ForwardedAddresses) -> String {
+        let forwarded = Forwarded {
+            enabled: true,
+            port,
+            addresses,
+        };
+        let mut head = String::new();
+        forwarded_headers(&mut head, forwarded, &behind_a_proxy());
+        head
+    }
+
+    #[test]
+    fn a_chain_is_appended_to_for_brokers_that_read_it_from_the_right() {
+        assert_eq!(
+            told(ForwardedPort::Listener, ForwardedAddresses::Chain),
+            "X-Forwarded-For: 6.6.6.6, 192.0.2.7, 10.0.0.1\r\nX-Real-IP: 192.0.2.7\r\n\
+             X-Forwarded-Proto: http\r\nX-Forwarded-Port: 443\r\n"
+        );
+    }
+
+    /// EMQX would take 6.6.6.6, which the client made up.
+    #[test]
+    fn brokers_that_believe_the_left_most_get_the_client_alone_and_no_port_that_nobody_knows() {
+        assert_eq!(
+            told(ForwardedPort::Client, ForwardedAddresses::Client),
+            "X-Forwarded-For: 192.0.2.7\r\nX-Real-IP: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n"
+        );
+    }
+}

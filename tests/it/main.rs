@@ -5,6 +5,10 @@
     clippy::panic,
     reason = "a test that cannot go on should fail where it stands"
 )]
+#![expect(
+    clippy::large_futures,
+    reason = "a test has one or two sessions, not 100,000"
+)]
 
 mod support;
 
@@ -15,5 +19,6 @@ mod configuration_mistakes;
 mod examples;
 mod identity_out;
 mod sessions;
+mod source_ports;
 mod static_files;
 mod tls_files;

@@ -120,7 +120,7 @@ impl RabbitMq {
         node.wait_until_listening(&[mqtt, web_mqtt], DEADLINE)
             .await?;
         Ok(Self {
-            node: node,
+            node,
             _epmd: epmd,
             web_mqtt,
             mqtt,

@@ -1,5 +1,7 @@
 //! Every broker learns who the client is: address, port, TLS, certificate, and what of its request may go along.
 
+mod real;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,11 +15,8 @@ use crate::support::authority::Authority;
 use crate::support::broker::Broker;
 use crate::support::client::{Client, tcp_from, tls_over};
 use crate::support::emqx::{Closed, Emqx, Known, Speaks};
-use crate::support::eventually;
 use crate::support::gateway::Gateway;
-use crate::support::mosquitto::{Mosquitto, Options};
 use crate::support::packets;
-use crate::support::rabbitmq::RabbitMq;
 
 /// IPv4 and IPv6, each at a listener of its own.
 const LISTENERS: &str = "listeners: [{address: \"127.0.0.1:0\"}, {address: \"[::1]:0\"}]\n";
@@ -271,40 +270,5 @@ fn the_common_name_of_a_certificate_is_told_whole_or_not_at_all() {
         );
         assert_eq!(header.authority(), Some("example.com"));
         assert_eq!(header.alpn(), Some(&b"http/1.1"[..]));
-    }
-}
-
-/// The log line of RabbitMQ for a client, `(127.0.0.5:40000 -> 127.0.0.1:443, client id: …)`.
-#[tokio::test]
-async fn rabbitmq_knows_the_true_client_over_ws_and_tcp() {
-    let broker = RabbitMq::behind_proxy().await;
-    for url in [broker.ws_url(), broker.mqtt_url()] {
-        for version in ["v1", "v2"] {
-            let keys = format!("kind: rabbitmq, proxy_protocol: {version}");
-            let gateway = gateway(&url, &keys).await;
-            for source in [V4_CLIENT, V6_CLIENT] {
-                let (_client, address) = connected(&gateway, source, &[]).await;
-                // RabbitMQ writes IPv6 in brackets here and without them there.
-                let shown = format!("{}:{} -> ", address.ip(), address.port());
-                let logged =
-                    eventually(async || broker.log().replace(['[', ']'], "").contains(&shown))
-                        .await;
-                assert!(logged, "no {shown} over {url}, {version}: {}", broker.log());
-            }
-        }
-    }
-}
-
-/// 2.0 has no PROXY protocol and reads no header: its log has the gateway's address for every client. Only 2.1 can know
-/// better (`enable_proxy_protocol`), which Debian 12 does not have.
-#[tokio::test]
-async fn mosquitto_2_0_sees_the_gateway_whatever_it_is_told() {
-    let broker = Mosquitto::start(Options::default()).await;
-    for url in [broker.ws_url(), broker.mqtt_url()] {
-        let gateway = gateway(&url, "kind: mosquitto").await;
-        let (_client, _address) = connected(&gateway, V4_CLIENT, &[]).await;
-        let logged = eventually(async || broker.log().contains("New client connected from")).await;
-        assert!(logged, "{}", broker.log());
-        assert!(!broker.log().contains(V4_CLIENT), "{}", broker.log());
     }
 }
