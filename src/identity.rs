@@ -10,11 +10,10 @@ use http::HeaderMap;
 pub struct Identity {
     /// The client: the TCP peer, or who a trusted proxy says it is.
     pub address: SocketAddr,
-    /// The TCP peer: the client itself, or the proxy that stands in front.
-    pub peer: SocketAddr,
     /// What it connected to.
     pub local: SocketAddr,
-    /// The addresses that a trusted proxy named in `X-Forwarded-For`, to be appended to; else none.
+    /// What `X-Forwarded-For` is to say where trusted proxies are in between: the client, then each of them, the last one as
+    /// we saw it ourselves. `None` where the client's bare address is all.
     pub forwarded_for: Option<String>,
     /// `None` when it came without TLS.
     pub tls: Option<Tls>,
@@ -25,6 +24,22 @@ pub struct Identity {
     /// The headers of the upgrade request.
     pub headers: HeaderMap,
     pub unique_id: UniqueId,
+}
+
+impl Identity {
+    /// The gateway itself, when it asks a broker how it is: `address` is its end of the connection, `broker` the other.
+    pub fn of_gateway(address: SocketAddr, broker: SocketAddr) -> Self {
+        Self {
+            address,
+            local: broker,
+            forwarded_for: None,
+            tls: None,
+            host: None,
+            path: "/".to_owned(),
+            headers: HeaderMap::new(),
+            unique_id: UniqueId::random(),
+        }
+    }
 }
 
 /// Names one session here and at its broker. Not a secret, and nothing is derived from it.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::check::Findings;
 use super::check_announcement::{announcement, source_addresses};
 use super::model::{
-    Balance, Broker, BrokerTls, CertificateFiles, Forwarded, ForwardedAddresses, ForwardedPort,
-    HostHeader, Pool, Transport, Trust,
+    Balance, Broker, BrokerTls, CertificateFiles, Forwarded, ForwardedPort, HostHeader, Pool,
+    Transport, Trust,
 };
 use super::raw;
 use super::raw_announcement;
@@ -53,11 +53,6 @@ fn pool(name: String, raw: raw::Pool, findings: &mut Findings<'_>) -> Pool {
                 Some(raw_announcement::ForwardedPort::Client) => ForwardedPort::Client,
                 Some(raw_announcement::ForwardedPort::Listener) => ForwardedPort::Listener,
                 None => kind.forwarded_port,
-            },
-            addresses: match raw.forwarded.addresses {
-                Some(raw_announcement::ForwardedAddresses::Client) => ForwardedAddresses::Client,
-                Some(raw_announcement::ForwardedAddresses::Chain) => ForwardedAddresses::Chain,
-                None => kind.forwarded_addresses,
             },
         },
         announcement,

@@ -2,7 +2,7 @@
 //!
 //! No row turns the PROXY protocol on: a listener that does not expect it refuses every connection.
 
-use super::model::{BrokerKind, ForwardedAddresses, ForwardedPort};
+use super::model::{BrokerKind, ForwardedPort};
 
 /// One row. Every value can be set by itself.
 #[derive(Debug, Clone, Copy)]
@@ -13,7 +13,6 @@ pub struct Kind {
     pub path: &'static str,
     pub subprotocol: &'static str,
     pub forwarded_port: ForwardedPort,
-    pub forwarded_addresses: ForwardedAddresses,
     /// Bytes of the request head that it takes.
     pub request_head: usize,
     /// What it must be told to believe the headers; `None` when it reads none.
@@ -33,7 +32,6 @@ const GENERIC: Kind = Kind {
     subprotocol: "mqtt",
     // The port that the client connected to, as nginx, HAProxy, Traefik and ALB mean it.
     forwarded_port: ForwardedPort::Listener,
-    forwarded_addresses: ForwardedAddresses::Chain,
     // Cowboy and Netty: 4 KiB to 8 KiB for a line or all; the smallest of the known ones.
     request_head: 4 << 10,
     headers: Some(&[]),
@@ -46,8 +44,6 @@ const EMQX: Kind = Kind {
     name: "EMQX",
     // `proxy_port_header`: the client's own port; with another one, logs and the dashboard show nonsense.
     forwarded_port: ForwardedPort::Client,
-    // SECURITY: it believes the left-most entry, which is the one that a client can forge.
-    forwarded_addresses: ForwardedAddresses::Client,
     headers: Some(&[
         "up to 6.2 nothing: it reads X-Forwarded-For and X-Forwarded-Port from anyone; from 6.3 on, in emqx.conf:",
         "listeners.ws.<name>.websocket.proxy_address_header = \"x-forwarded-for\"",
@@ -79,11 +75,9 @@ const MOSQUITTO: Kind = Kind {
 /// `vmq_websocket.erl`, `vmq_proxy_xff.erl` and its schema.
 const VERNEMQ: Kind = Kind {
     name: "VerneMQ",
-    // SECURITY: it believes the left-most entry, which is the one that a client can forge.
-    forwarded_addresses: ForwardedAddresses::Client,
     headers: Some(&[
         "listener.ws.<name>.proxy_xff_support = on",
-        "listener.ws.<name>.proxy_xff_trusted_intermediate = <the gateway's IPv4 addresses, with ; between them>",
+        "listener.ws.<name>.proxy_xff_trusted_intermediate = <the IPv4 addresses of the gateway and of the proxies before it, with ; between them>",
         "with `certificate_header: x-ssl-client-cn`: proxy_xff_use_cn_as_username = on, proxy_xff_cn_header = x-ssl-client-cn",
     ]),
     proxy_protocol: Some(&["listener.<tcp or ws>.<name>.proxy_protocol = on"]),

@@ -248,16 +248,6 @@ pub struct Forwarded {
     /// Send `X-Forwarded-For`, `X-Real-IP`, `X-Forwarded-Proto` and `X-Forwarded-Port`.
     pub enabled: bool,
     pub port: ForwardedPort,
-    pub addresses: ForwardedAddresses,
-}
-
-/// What `X-Forwarded-For` carries when a trusted proxy stands in front.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ForwardedAddresses {
-    /// The client's address alone: for brokers that believe the left-most entry, which a client can forge.
-    Client,
-    /// What the trusted proxy sent, and its own address behind it.
-    Chain,
 }
 
 /// What `X-Forwarded-Port` carries.

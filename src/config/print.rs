@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::announcement::{AskedPath, ProxyVersion};
 use super::model::{
-    Action, Balance, Config, ForwardedAddresses, ForwardedPort, HostHeader, Listener, Pool, Route,
-    Speaks, TlsVersion, Trust,
+    Action, Balance, Config, ForwardedPort, HostHeader, Listener, Pool, Route, Speaks, TlsVersion,
+    Trust,
 };
 use super::values::{Size, Span};
 
@@ -156,10 +156,6 @@ fn pool(pool: &Pool) -> Value {
         ForwardedPort::Listener => "listener",
         ForwardedPort::Client => "client",
     };
-    let addresses = match pool.forwarded.addresses {
-        ForwardedAddresses::Client => "client",
-        ForwardedAddresses::Chain => "chain",
-    };
     let announcement = &pool.announcement;
     let certificate = pool.tls.certificate.as_ref();
     let ca = match &pool.tls.trust {
@@ -171,7 +167,7 @@ fn pool(pool: &Pool) -> Value {
         "balance": match pool.balance { Balance::RoundRobin => "round_robin" },
         "host": host,
         "subprotocol": pool.subprotocol,
-        "forwarded": { "enabled": pool.forwarded.enabled, "port": port, "addresses": addresses },
+        "forwarded": { "enabled": pool.forwarded.enabled, "port": port },
         "path": match &announcement.path {
             AskedPath::Broker => None,
             AskedPath::Client => Some("keep"),

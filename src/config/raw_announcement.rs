@@ -19,10 +19,6 @@ pub(super) struct Forwarded {
     /// What `X-Forwarded-Port` carries; `client` for kind `emqx`, `listener` for all others unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<ForwardedPort>,
-    /// What `X-Forwarded-For` carries behind a trusted proxy; `client` for kinds `emqx` and `vernemq`, `chain` for
-    /// all others unless set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub addresses: Option<ForwardedAddresses>,
 }
 
 impl Default for Forwarded {
@@ -30,7 +26,6 @@ impl Default for Forwarded {
         Self {
             enabled: true,
             port: None,
-            addresses: None,
         }
     }
 }
@@ -42,15 +37,6 @@ pub(super) enum ForwardedPort {
     Listener,
     /// The client's own port, as EMQX means it.
     Client,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum ForwardedAddresses {
-    /// The client's alone: for brokers that believe the left-most one.
-    Client,
-    /// What the trusted proxy sent, and its own address behind it.
-    Chain,
 }
 
 /// A PROXY header, the first bytes of each connection to a broker.

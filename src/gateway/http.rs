@@ -216,7 +216,6 @@ impl Requests {
         }
         let identity = Identity {
             address: self.arrival.peer,
-            peer: self.arrival.peer,
             local: self.arrival.local,
             forwarded_for: None,
             tls: self.arrival.tls.clone(),

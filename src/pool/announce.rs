@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::certificates;
 use crate::config::announcement::{Announcement, ProxyVersion};
-use crate::config::model::{Forwarded, ForwardedAddresses, ForwardedPort};
+use crate::config::model::{Forwarded, ForwardedPort};
 use crate::identity::Identity;
 use crate::proxy_protocol::{Header, Tls};
 
@@ -67,17 +67,10 @@ pub(super) fn own_headers(
 }
 
 fn forwarded_headers(head: &mut String, forwarded: Forwarded, client: &Identity) {
-    // The bare address: EMQX and VerneMQ cannot read one with a port behind it.
+    // Bare addresses, the client's first: EMQX and VerneMQ read that one, and cannot with a port behind it.
     let address = client.address.ip().to_canonical().to_string();
-    match (&client.forwarded_for, forwarded.addresses) {
-        (Some(chain), ForwardedAddresses::Chain) => {
-            let peer = client.peer.ip().to_canonical();
-            line(head, "X-Forwarded-For", &format!("{chain}, {peer}"));
-        }
-        (Some(_), ForwardedAddresses::Client) | (None, _) => {
-            line(head, "X-Forwarded-For", &address)
-        }
-    }
+    let chain = client.forwarded_for.as_deref().unwrap_or(&address);
+    line(head, "X-Forwarded-For", chain);
     line(head, "X-Real-IP", &address);
     let proto = match client.tls {
         Some(_) => "https",
@@ -146,46 +139,37 @@ mod tests {
     use super::*;
     use crate::identity::UniqueId;
 
-    fn behind_a_proxy() -> Identity {
-        Identity {
+    fn told(port: ForwardedPort) -> String {
+        let forwarded = Forwarded {
+            enabled: true,
+            port,
+        };
+        let client = Identity {
             address: "192.0.2.7:0".parse().unwrap(),
-            peer: "[::ffff:10.0.0.1]:5000".parse().unwrap(),
             local: "198.51.100.1:443".parse().unwrap(),
-            forwarded_for: Some("6.6.6.6, 192.0.2.7".to_owned()),
+            forwarded_for: Some("192.0.2.7, 10.0.0.1".to_owned()),
             tls: None,
             host: None,
             path: "/mqtt".to_owned(),
             headers: HeaderMap::new(),
             unique_id: UniqueId::random(),
-        }
-    }
-
-    fn told(port: ForwardedPort, addresses: ForwardedAddresses) -> String {
-        let forwarded = Forwarded {
-            enabled: true,
-            port,
-            addresses,
         };
         let mut head = String::new();
-        forwarded_headers(&mut head, forwarded, &behind_a_proxy());
+        forwarded_headers(&mut head, forwarded, &client);
         head
     }
 
     #[test]
-    fn a_chain_is_appended_to_for_brokers_that_read_it_from_the_right() {
+    fn trusted_proxies_stand_behind_the_client() {
         assert_eq!(
-            told(ForwardedPort::Listener, ForwardedAddresses::Chain),
-            "X-Forwarded-For: 6.6.6.6, 192.0.2.7, 10.0.0.1\r\nX-Real-IP: 192.0.2.7\r\n\
-             X-Forwarded-Proto: http\r\nX-Forwarded-Port: 443\r\n"
+            told(ForwardedPort::Listener),
+            "X-Forwarded-For: 192.0.2.7, 10.0.0.1\r\nX-Real-IP: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n\
+             X-Forwarded-Port: 443\r\n"
         );
     }
 
-    /// EMQX would take 6.6.6.6, which the client made up.
     #[test]
-    fn brokers_that_believe_the_left_most_get_the_client_alone_and_no_port_that_nobody_knows() {
-        assert_eq!(
-            told(ForwardedPort::Client, ForwardedAddresses::Client),
-            "X-Forwarded-For: 192.0.2.7\r\nX-Real-IP: 192.0.2.7\r\nX-Forwarded-Proto: http\r\n"
-        );
+    fn a_port_that_nobody_knows_is_not_told() {
+        assert!(!told(ForwardedPort::Client).contains("X-Forwarded-Port"));
     }
 }

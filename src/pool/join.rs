@@ -136,7 +136,7 @@ impl Pool {
         };
         let begun = Instant::now();
         let connecting = async {
-            let mut stream = connect::connect(broker, joining.client).await?;
+            let mut stream = connect::connect(broker, Some(joining.client)).await?;
             let early = match broker.transport.is_websocket() {
                 true => handshake::upgrade(self, broker, joining.client, &mut stream).await?,
                 false => Vec::new(),

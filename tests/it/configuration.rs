@@ -7,8 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tidegate::config::announcement::{AskedPath, ProxyVersion};
 use tidegate::config::model::{
-    Action, BrokerKind, Config, ForwardedAddresses, ForwardedPort, HostHeader, Speaks, Transport,
-    Trust,
+    Action, BrokerKind, Config, ForwardedPort, HostHeader, Speaks, Transport, Trust,
 };
 use tidegate::config::values::{Count, Size, Span};
 use tidegate::config::{self, Loaded, Place};
@@ -132,14 +131,6 @@ fn what_brokers_are_told_can_be_set_for_each_pool() {
     );
     assert_eq!(plain.request_head, 4096);
     assert_eq!(pool("kind: mosquitto").announcement.request_head, 3072);
-    assert_eq!(
-        pool("kind: vernemq").forwarded.addresses,
-        ForwardedAddresses::Client
-    );
-    assert_eq!(
-        pool("kind: generic").forwarded.addresses,
-        ForwardedAddresses::Chain
-    );
     let full = pool(
         "proxy_protocol: v2, path: keep, headers: { pass: [User-Agent] }, cookies: { pass: [Session] }, \
          certificate_header: X-SSL-Client-CN, request_head: 2KiB, source_addresses: [10.0.0.5, '2001:db8::5']",

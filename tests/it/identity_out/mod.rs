@@ -220,7 +220,6 @@ fn certified(common_name: &str) -> Identity {
     let certificate = params.self_signed(&key).unwrap();
     Identity {
         address: "192.0.2.7:40000".parse().unwrap(),
-        peer: "192.0.2.7:40000".parse().unwrap(),
         local: "198.51.100.1:443".parse().unwrap(),
         forwarded_for: None,
         tls: Some(Tls {
