@@ -75,16 +75,27 @@ fn request(pool: &Pool, broker: &Broker, client: &Identity, key: &str) -> String
 }
 
 /// What the broker is asked for. A path that would fill the head is not kept: the broker would close, and look ill.
+/// SECURITY: nor is one that climbs out of its route (`/mqtt/../admin`).
 fn path<'a>(pool: &Pool, broker: &'a Broker, client: &'a Identity) -> &'a str {
     const LONGEST: usize = 1024;
     match pool.announcement.path {
         AskedPath::Broker | AskedPath::Fixed(_) => &broker.path,
-        AskedPath::Client if client.path.len() <= LONGEST => &client.path,
+        AskedPath::Client if client.path.len() <= LONGEST && !climbs(&client.path) => &client.path,
         AskedPath::Client => {
-            tracing::debug!(client = %client.address, length = client.path.len(), "the path is too long to be kept");
+            tracing::debug!(client = %client.address, length = client.path.len(), "the path is too long or climbs, and is not kept");
             &broker.path
         }
     }
+}
+
+/// True for a path with a segment `..`, in any spelling that a server may undo (RFC 3986 3.3, 6.2.2).
+fn climbs(path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or_default();
+    let plain = path
+        .to_ascii_lowercase()
+        .replace("%2e", ".")
+        .replace("%2f", "/");
+    plain.split(['/', '\\']).any(|segment| segment == "..")
 }
 
 /// `None` while the head is incomplete, else the place of its end.
@@ -126,5 +137,31 @@ fn check(head: &[u8], key: &str, subprotocol: &str) -> Result<Option<usize>, Han
             Err(HandshakeFailure::Subprotocol(chosen.to_owned()))
         }
         Some(_) | None => Ok(Some(end)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::climbs;
+
+    #[test]
+    fn a_path_that_climbs_out_of_its_route_is_known() {
+        for path in [
+            "/mqtt/../admin",
+            "/mqtt/%2E%2e/admin",
+            "/mqtt/.%2e",
+            "/mqtt%2f..%2Fadmin",
+            "/mqtt/..\\a",
+        ] {
+            assert!(climbs(path), "{path}");
+        }
+        for path in [
+            "/mqtt",
+            "/mqtt/a..b/...",
+            "/mqtt/.well-known",
+            "/mqtt?next=/../a",
+        ] {
+            assert!(!climbs(path), "{path}");
+        }
     }
 }
