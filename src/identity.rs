@@ -1,5 +1,6 @@
 //! Who a client is and how it came: what the gateway knows, and a broker may be told. No I/O.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use http::HeaderMap;
@@ -11,14 +12,52 @@ pub struct Identity {
     pub address: SocketAddr,
     /// What it connected to.
     pub local: SocketAddr,
-    /// The addresses that a trusted proxy named in `X-Forwarded-For`, to be appended to; else none.
+    /// What `X-Forwarded-For` is to say where trusted proxies are in between: the client, then each of them, the last one as
+    /// we saw it ourselves. `None` where the client's bare address is all.
     pub forwarded_for: Option<String>,
     /// `None` when it came without TLS.
     pub tls: Option<Tls>,
     /// The host that the upgrade was for, with its port.
     pub host: Option<String>,
+    /// Path and query of the upgrade.
+    pub path: String,
     /// The headers of the upgrade request.
     pub headers: HeaderMap,
+    pub unique_id: UniqueId,
+}
+
+impl Identity {
+    /// The gateway itself, when it asks a broker how it is: `address` is its end of the connection, `broker` the other.
+    pub fn of_gateway(address: SocketAddr, broker: SocketAddr) -> Self {
+        Self {
+            address,
+            local: broker,
+            forwarded_for: None,
+            tls: None,
+            host: None,
+            path: "/".to_owned(),
+            headers: HeaderMap::new(),
+            unique_id: UniqueId::random(),
+        }
+    }
+}
+
+/// Names one session here and at its broker. Not a secret, and nothing is derived from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UniqueId(u128);
+
+impl UniqueId {
+    /// A new one.
+    pub fn random() -> Self {
+        Self(fastrand::u128(..))
+    }
+}
+
+/// 32 hexadecimal digits.
+impl fmt::Display for UniqueId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:032x}", self.0)
+    }
 }
 
 /// How a client came over TLS.

@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod telemetry;
 pub mod identity;
 pub mod mqtt;
+pub mod proxy_protocol;
 pub mod websocket;
 pub mod config;
 #[cfg(feature = "demo")]

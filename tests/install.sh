@@ -29,7 +29,7 @@ node_is_new_enough() { node -e 'process.exit(parseInt(process.versions.node) >= 
 # The packages of those commands that are not there.
 missing_packages() {
   local PATH=$PATH:/usr/sbin pair
-  for pair in mosquitto:mosquitto rabbitmq-server:rabbitmq-server epmd:erlang-base chromium:chromium node:nodejs npm:npm; do
+  for pair in mosquitto:mosquitto rabbitmq-server:rabbitmq-server epmd:erlang-base unshare:util-linux ip:iproute2 chromium:chromium node:nodejs npm:npm; do
     command -v "${pair%:*}" >/dev/null || echo "${pair#*:}"
   done
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv

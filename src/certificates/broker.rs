@@ -2,14 +2,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::Resumption;
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::config::model::{BrokerTls, Transport, Trust};
 use crate::config::{Place, Problem};
 
 use super::anyone::Anyone;
+use super::chain;
 use super::pem::PemFile;
 use super::{FROM_TLS12, provider};
 
@@ -25,12 +28,13 @@ const RESUMABLE_BROKERS: usize = 256;
 /// that all agree on. TLS 1.2 and 1.3, sessions are resumed.
 ///
 /// # Errors
-/// A CA file that cannot be read or holds no certificate.
+/// A CA file that cannot be read or holds no certificate; a client certificate that cannot be used with its key.
 pub fn broker(tls: &BrokerTls, transport: Transport) -> Result<Arc<ClientConfig>, Problem> {
     let provider = provider();
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(FROM_TLS12)
         .map_err(|error| Problem::new(&tls.place, format!("TLS cannot be set up: {error}")))?;
+    let own = Arc::clone(&provider);
     let builder = match &tls.trust {
         Trust::System => builder.with_root_certificates(system_roots()),
         Trust::Ca(file) => builder.with_root_certificates(roots_of(file, &tls.place)?),
@@ -38,7 +42,13 @@ pub fn broker(tls: &BrokerTls, transport: Transport) -> Result<Arc<ClientConfig>
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Anyone(provider))),
     };
-    let mut config = builder.with_no_client_auth();
+    let mut config = match &tls.certificate {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let key = chain::load_client(files, SystemTime::now(), &own)?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
+        }
+    };
     if transport == Transport::Wss {
         config.alpn_protocols = vec![WEBSOCKET_ALPN.to_vec()];
     }

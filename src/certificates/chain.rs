@@ -73,6 +73,23 @@ pub(super) fn load(
     Ok(Loaded { key, report })
 }
 
+/// Reads the gateway's own certificate for brokers. The first problem, if there is one.
+pub(super) fn load_client(
+    files: &CertificateFiles,
+    now: SystemTime,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, Problem> {
+    let (certificates, facts) = read_chain(files)?;
+    let keys = read_keys(files, provider)?;
+    let key = matching(&keys, &facts[0]).ok_or_else(|| mismatch(&keys, &facts, files))?;
+    match verdict::outside_its_time(&facts[0], files, now)
+        .or_else(|| verdict::wrong_order(&facts, files))
+    {
+        Some(problem) => Err(problem),
+        None => Ok(CertifiedKey::new(certificates, key)),
+    }
+}
+
 type Chain = (Vec<CertificateDer<'static>>, Vec<Facts>);
 
 /// The chain and what it says; both have the same length, at least 1.

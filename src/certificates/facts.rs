@@ -22,6 +22,13 @@ const CURVES: [(&str, &str); 3] = [
 /// RFC 8410 3.
 const ED25519: &str = "1.3.101.112";
 
+/// The common name of a certificate's subject, the first where it has several; for brokers that know clients by it.
+pub fn common_name(der: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let name = certificate.subject().iter_common_name().next()?;
+    name.as_str().ok().map(str::to_owned)
+}
+
 /// The facts of one certificate.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {

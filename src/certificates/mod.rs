@@ -31,6 +31,7 @@ use self::chain::Loaded;
 use self::resolver::Resolver;
 
 pub use self::broker::broker;
+pub use self::facts::common_name;
 
 /// Application protocols we answer on the clients' side, best first (RFC 7301).
 const ALPN: &[&[u8]] = &[b"http/1.1"];

@@ -22,30 +22,7 @@ pub(super) fn invalid(facts: &[Facts], files: &CertificateFiles, now: SystemTime
     let path = files.chain.display();
     let leaf = &facts[0];
     let mut problems = Vec::new();
-    if leaf.not_after <= now {
-        problems.push(
-            Problem::new(
-                place,
-                format!(
-                    "the certificate in {path} expired on {}",
-                    day(leaf.not_after)
-                ),
-            )
-            .help("renew it"),
-        );
-    }
-    if leaf.not_before > now {
-        problems.push(
-            Problem::new(
-                place,
-                format!(
-                    "the certificate in {path} is not valid before {}",
-                    day(leaf.not_before)
-                ),
-            )
-            .help("is the clock of this machine right?"),
-        );
-    }
+    problems.extend(outside_its_time(leaf, files, now));
     if leaf.names.is_empty() && !(leaf.is_ca && facts.len() > 1) {
         problems.push(
             Problem::new(
@@ -64,6 +41,26 @@ pub(super) fn invalid(facts: &[Facts], files: &CertificateFiles, now: SystemTime
         );
     }
     problems
+}
+
+/// Over, or not yet begun.
+pub(super) fn outside_its_time(
+    leaf: &Facts,
+    files: &CertificateFiles,
+    now: SystemTime,
+) -> Option<Problem> {
+    let path = files.chain.display();
+    let problem = |message: String| Problem::new(&files.chain_place, message);
+    if leaf.not_after <= now {
+        let end = day(leaf.not_after);
+        Some(problem(format!("the certificate in {path} expired on {end}")).help("renew it"))
+    } else if leaf.not_before > now {
+        let start = day(leaf.not_before);
+        let message = format!("the certificate in {path} is not valid before {start}");
+        Some(problem(message).help("is the clock of this machine right?"))
+    } else {
+        None
+    }
 }
 
 /// RFC 5246 7.4.2: each certificate certifies the one before it. Links that are missing altogether are a warning.

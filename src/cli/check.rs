@@ -126,7 +126,14 @@ fn tell_pool(pool: &Pool) {
             Trust::Anyone => "any certificate: verification is off".to_owned(),
         };
         println!("  trusts {trust}");
+        if let Some(files) = &pool.tls.certificate {
+            println!(
+                "  shows {} to brokers that ask for one",
+                files.chain.display()
+            );
+        }
     }
+    super::check_announcement::tell(pool);
 }
 
 fn days_left(not_after: SystemTime) -> u64 {

@@ -6,6 +6,7 @@
 )]
 
 mod check;
+mod check_announcement;
 #[cfg(feature = "demo")]
 mod demo;
 mod run;

@@ -3,34 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::check::Findings;
+use super::check_announcement::{announcement, source_addresses};
 use super::check_health::{balance, eject, probe, queue, somebody_serves};
 use super::model::{
-    Broker, BrokerKind, BrokerTls, Forwarded, ForwardedPort, HostHeader, Pool, Transport, Trust,
+    Broker, BrokerTls, CertificateFiles, Forwarded, ForwardedPort, HostHeader, Pool, Transport,
+    Trust,
 };
 use super::raw;
-
-/// The row of defaults of one broker kind. Sources: each broker's own schema and documentation.
-struct KindDefaults {
-    path: &'static str,
-    forwarded_port: ForwardedPort,
-}
-
-fn defaults(kind: BrokerKind) -> KindDefaults {
-    let (path, forwarded_port) = match kind {
-        BrokerKind::Emqx => ("/mqtt", ForwardedPort::Client),
-        BrokerKind::Rabbitmq => ("/ws", ForwardedPort::Listener),
-        BrokerKind::Generic
-        | BrokerKind::Mosquitto
-        | BrokerKind::Vernemq
-        | BrokerKind::Hivemq
-        | BrokerKind::Nanomq
-        | BrokerKind::Artemis => ("/mqtt", ForwardedPort::Listener),
-    };
-    KindDefaults {
-        path,
-        forwarded_port,
-    }
-}
+use super::raw_announcement;
+use super::raw_announcement::BrokerPath;
 
 /// In file order.
 pub(super) fn pools(raw: BTreeMap<String, raw::Pool>, findings: &mut Findings<'_>) -> Vec<Pool> {
@@ -46,8 +27,13 @@ pub(super) fn pools(raw: BTreeMap<String, raw::Pool>, findings: &mut Findings<'_
 
 fn pool(name: String, raw: raw::Pool, findings: &mut Findings<'_>) -> Pool {
     let key = format!("pools.{name}");
-    let kind = defaults(raw.kind);
-    let brokers = brokers(raw.brokers, kind.path, &key, findings);
+    let kind = raw.kind.row();
+    let announcement = announcement(&raw, kind, &key, findings);
+    let path = match &raw.path {
+        Some(BrokerPath::Fixed(path)) => Path::Always(path),
+        Some(BrokerPath::Keep) | None => Path::UnlessGiven(kind.path),
+    };
+    let brokers = brokers(raw.brokers, path, &key, findings);
     somebody_serves(&brokers, &key, findings);
     let tls = tls(raw.tls, &brokers, &key, findings);
     Pool {
@@ -58,7 +44,9 @@ fn pool(name: String, raw: raw::Pool, findings: &mut Findings<'_>) -> Pool {
         queue: queue(&raw.queue, &key, findings),
         eject: eject(&raw.eject, &key, findings),
         probe: probe(raw.probe, &brokers, &key, findings),
-        subprotocol: raw.subprotocol.0,
+        subprotocol: raw
+            .subprotocol
+            .map_or_else(|| kind.subprotocol.to_owned(), |token| token.0),
         host: match raw.host.0.as_str() {
             "broker" => HostHeader::Broker,
             "client" => HostHeader::Client,
@@ -67,11 +55,13 @@ fn pool(name: String, raw: raw::Pool, findings: &mut Findings<'_>) -> Pool {
         forwarded: Forwarded {
             enabled: raw.forwarded.enabled,
             port: match raw.forwarded.port {
-                Some(raw::ForwardedPort::Client) => ForwardedPort::Client,
-                Some(raw::ForwardedPort::Listener) => ForwardedPort::Listener,
+                Some(raw_announcement::ForwardedPort::Client) => ForwardedPort::Client,
+                Some(raw_announcement::ForwardedPort::Listener) => ForwardedPort::Listener,
                 None => kind.forwarded_port,
             },
         },
+        announcement,
+        source_addresses: source_addresses(&raw.source_addresses, &brokers, &key, findings),
         place: findings.places.of(&key),
         tls,
         brokers,
@@ -79,9 +69,17 @@ fn pool(name: String, raw: raw::Pool, findings: &mut Findings<'_>) -> Pool {
     }
 }
 
+/// Which path the brokers of a pool are asked for.
+#[derive(Clone, Copy)]
+enum Path<'a> {
+    Always(&'a str),
+    /// By the URL.
+    UnlessGiven(&'a str),
+}
+
 fn brokers(
     raw: Vec<raw::Broker>,
-    default_path: &str,
+    path_of_pool: Path<'_>,
     key: &str,
     findings: &mut Findings<'_>,
 ) -> Vec<Broker> {
@@ -90,7 +88,21 @@ fn brokers(
     for (index, raw) in raw.into_iter().enumerate() {
         let url = raw.url;
         let key = format!("{key}.brokers[{index}].url");
-        let path = url.path.unwrap_or_else(|| default_path.to_owned());
+        let path = match (path_of_pool, url.path) {
+            (Path::Always(path), None) => path.to_owned(),
+            (Path::Always(path), Some(given)) => {
+                if given != path {
+                    findings.warning(
+                        &key,
+                        format!("its path is not used: the pool's `path` is `{path}`"),
+                        "keep one of them",
+                    );
+                }
+                path.to_owned()
+            }
+            (Path::UnlessGiven(_), Some(path)) => path,
+            (Path::UnlessGiven(path), None) => path.to_owned(),
+        };
         let path_matters = url.transport.is_websocket().then(|| path.clone());
         let address = (
             url.host.clone(),
@@ -185,9 +197,24 @@ fn tls(
             Trust::Ca(ca.0.into())
         }
     };
+    let certificate = match (raw.certificate, raw.key) {
+        (Some(chain), Some(private)) => Some(CertificateFiles {
+            chain: chain.0.into(),
+            chain_place: findings.places.of(&format!("{key}.certificate")),
+            key: private.0.into(),
+            key_place: findings.places.of(&format!("{key}.key")),
+        }),
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            let help = "a client certificate is two files: `certificate` and `key`";
+            findings.problem(&key, "has only one of `certificate` and `key`", help);
+            None
+        }
+    };
     BrokerTls {
         trust,
         server_name: raw.server_name.map(|name| name.0),
+        certificate,
         place: findings.places.of(&key),
     }
 }

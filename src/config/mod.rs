@@ -5,6 +5,8 @@
 //! Relative paths in the file are relative to the working directory of the process.
 
 pub mod model;
+pub mod announcement;
+pub mod kinds;
 pub mod problem;
 pub mod reference;
 mod print;
@@ -17,6 +19,7 @@ mod schema;
 mod suggest;
 mod raw;
 mod raw_admin;
+mod raw_announcement;
 mod raw_bounds;
 mod raw_pools;
 mod scalar;
@@ -27,6 +30,7 @@ pub mod probe_values;
 mod check;
 mod check_pools;
 mod check_health;
+mod check_announcement;
 mod check_bounds;
 
 use std::path::{Path, PathBuf};

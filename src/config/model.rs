@@ -3,7 +3,7 @@
 //! Every value here is already parsed, defaulted and cross-checked; nothing is an `Option` that must be `Some`.
 //! Files named here have not been opened: `certificates` and `site` read them when a snapshot is built.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::announcement::Announcement;
 use super::probe_values::{ProbeUrl, Secret};
 use super::problem::Place;
 
@@ -151,6 +152,9 @@ pub struct Pool {
     pub subprotocol: String,
     pub host: HostHeader,
     pub forwarded: Forwarded,
+    pub announcement: Announcement,
+    /// Addresses of this machine that its sessions are spread over; empty for what the system chooses.
+    pub source_addresses: Vec<IpAddr>,
     pub place: Place,
 }
 
@@ -289,6 +293,8 @@ pub struct BrokerTls {
     pub trust: Trust,
     /// Name for SNI and verification; the broker's host unless set.
     pub server_name: Option<String>,
+    /// What the gateway shows to brokers that ask for a certificate.
+    pub certificate: Option<CertificateFiles>,
     pub place: Place,
 }
 

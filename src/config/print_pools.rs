@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::announcement::{AskedPath, ProxyVersion};
 use super::model::{Balance, Broker, ForwardedPort, HostHeader, Pool, Probe, Trust};
-use super::values::Span;
+use super::values::{Size, Span};
 
 pub(super) fn pool(pool: &Pool) -> Value {
     let brokers = pool.brokers.iter().map(broker);
@@ -16,6 +17,8 @@ pub(super) fn pool(pool: &Pool) -> Value {
         ForwardedPort::Listener => "listener",
         ForwardedPort::Client => "client",
     };
+    let announcement = &pool.announcement;
+    let certificate = pool.tls.certificate.as_ref();
     let ca = match &pool.tls.trust {
         Trust::Ca(file) => Some(file),
         Trust::System | Trust::Anyone => None,
@@ -23,12 +26,15 @@ pub(super) fn pool(pool: &Pool) -> Value {
     // Where no broker speaks TLS the section would be read with a warning, so only what somebody wrote is shown.
     let is_used = pool.brokers.iter().any(|broker| broker.transport.is_tls())
         || pool.tls.trust != Trust::System
+        || pool.tls.certificate.is_some()
         || pool.tls.server_name.is_some();
     let tls = is_used.then(|| {
         json!({
             "ca": ca,
             "verify": pool.tls.trust != Trust::Anyone,
             "server_name": pool.tls.server_name,
+            "certificate": certificate.map(|files| &files.chain),
+            "key": certificate.map(|files| &files.key),
         })
     });
     json!({
@@ -46,6 +52,21 @@ pub(super) fn pool(pool: &Pool) -> Value {
         "host": host,
         "subprotocol": pool.subprotocol,
         "forwarded": { "enabled": pool.forwarded.enabled, "port": port },
+        "path": match &announcement.path {
+            AskedPath::Broker => None,
+            AskedPath::Client => Some("keep"),
+            AskedPath::Fixed(path) => Some(path.as_str()),
+        },
+        "proxy_protocol": match announcement.proxy_protocol {
+            None => "off",
+            Some(ProxyVersion::V1) => "v1",
+            Some(ProxyVersion::V2) => "v2",
+        },
+        "headers": { "pass": announcement.headers },
+        "cookies": { "pass": announcement.cookies },
+        "certificate_header": announcement.certificate_header,
+        "request_head": Size(announcement.request_head).to_string(),
+        "source_addresses": pool.source_addresses,
         "tls": tls,
         "brokers": brokers.collect::<Value>(),
     })

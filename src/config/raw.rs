@@ -15,9 +15,12 @@ use super::names::{
 };
 use super::probe_values::ProbeUrl;
 use super::raw_admin::Admin;
+use super::raw_announcement::{
+    BrokerPath, Cookies, Forwarded, Headers, ProxyProtocol, SourceAddress,
+};
 use super::raw_bounds::{Drain, Limits, Log, Timeouts};
 use super::raw_pools::{Balance, Eject, Probe, Queue, slow_start};
-use super::values::{Count, Span};
+use super::values::{Count, Size, Span};
 
 /// The configuration file.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -183,7 +186,8 @@ fn moved_permanently() -> u16 {
 #[serde(deny_unknown_fields)]
 pub(super) struct Pool {
     /// What the brokers are: a row of defaults for the path of their URLs (`/ws` for `rabbitmq`, `/mqtt` for all
-    /// others) and for `forwarded.port`. Each can be set by itself.
+    /// others), `subprotocol`, `forwarded` and `request_head`. Each can be set by itself. `tidegate check` says what
+    /// the broker's own configuration needs.
     #[serde(default)]
     pub kind: BrokerKind,
     /// How the broker of a new session is chosen.
@@ -209,12 +213,35 @@ pub(super) struct Pool {
     /// a value of your own.
     #[serde(default = "host_of_broker")]
     pub host: HeaderValue,
-    /// `Sec-WebSocket-Protocol` sent to ws and wss brokers, whatever the client offered: exactly one token.
-    #[serde(default = "mqtt")]
-    pub subprotocol: Token,
+    /// `Sec-WebSocket-Protocol` sent to ws and wss brokers, whatever the client offered: exactly one token. `mqtt`
+    /// unless set.
+    pub subprotocol: Option<Token>,
+    /// Path that ws and wss brokers are asked for, in the place of those in their URLs; `keep` for what the client
+    /// asked for, with its query.
+    pub path: Option<BrokerPath>,
     /// Headers that tell ws and wss brokers who the client is.
     #[serde(default)]
     pub forwarded: Forwarded,
+    /// A PROXY header in front of everything else, on every transport. The broker's listener must expect it, and
+    /// nobody else may reach that listener.
+    #[serde(default)]
+    pub proxy_protocol: ProxyProtocol,
+    /// Headers of the client's upgrade that go along to ws and wss brokers.
+    #[serde(default)]
+    pub headers: Headers,
+    /// Cookies of the client's upgrade that go along to ws and wss brokers.
+    #[serde(default)]
+    pub cookies: Cookies,
+    /// Header for ws and wss brokers with the common name of the verified client certificate, `x-ssl-client-cn` for
+    /// VerneMQ; none is sent unless set.
+    pub certificate_header: Option<Token>,
+    /// Longest request head for ws and wss brokers; what `headers` and `cookies` pass is left out beyond it. 3KiB for
+    /// `mosquitto`, 4KiB for all others unless set.
+    pub request_head: Option<Size>,
+    /// Addresses of this machine that sessions are spread over; each carries as many as there are local ports (28,232
+    /// unless changed) to one broker address. The system chooses one unless set.
+    #[serde(default)]
+    pub source_addresses: Vec<SourceAddress>,
     /// TLS towards wss and mqtts brokers.
     #[serde(default)]
     pub tls: BrokerTls,
@@ -225,39 +252,6 @@ pub(super) struct Pool {
 
 fn host_of_broker() -> HeaderValue {
     HeaderValue("broker".to_owned())
-}
-
-fn mqtt() -> Token {
-    Token("mqtt".to_owned())
-}
-
-/// Headers that tell ws and wss brokers who the client is.
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Forwarded {
-    /// Send `X-Forwarded-For`, `X-Real-IP`, `X-Forwarded-Proto` and `X-Forwarded-Port`. Clients' own are dropped.
-    pub enabled: bool,
-    /// What `X-Forwarded-Port` carries; `client` for kind `emqx`, `listener` for all others unless set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<ForwardedPort>,
-}
-
-impl Default for Forwarded {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            port: None,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum ForwardedPort {
-    /// The port that the client connected to.
-    Listener,
-    /// The client's own port, as EMQX means it.
-    Client,
 }
 
 /// TLS towards wss and mqtts brokers.
@@ -272,6 +266,12 @@ pub(super) struct BrokerTls {
     /// Name for SNI and verification; the broker's host unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<ServerName>,
+    /// PEM file: the certificate that brokers see if they ask for one, then its intermediates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<FilePath>,
+    /// PEM file: its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<FilePath>,
 }
 
 impl Default for BrokerTls {
@@ -280,6 +280,8 @@ impl Default for BrokerTls {
             ca: None,
             verify: true,
             server_name: None,
+            certificate: None,
+            key: None,
         }
     }
 }

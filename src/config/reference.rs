@@ -66,8 +66,14 @@ fn section(text: &mut String, shapes: &Shapes<'_>, schema: &Value, key: &str) {
         match shapes.of(property, true) {
             Shape::Object(object) => section(text, shapes, object, &path),
             Shape::Map(values) => section(text, shapes, values, &format!("{path}.<name>")),
-            Shape::List(list) => section(text, shapes, &list["items"], &format!("{path}[]")),
-            Shape::Words(_) | Shape::Boolean | Shape::Integer { .. } | Shape::Scalar { .. } => {}
+            Shape::List(list) if shapes.properties(&list["items"]).is_some() => {
+                section(text, shapes, &list["items"], &format!("{path}[]"));
+            }
+            Shape::List(_)
+            | Shape::Words(_)
+            | Shape::Boolean
+            | Shape::Integer { .. }
+            | Shape::Scalar { .. } => {}
         }
     }
 }
@@ -88,7 +94,10 @@ fn value(shapes: &Shapes<'_>, property: &Value) -> String {
     let value = match shapes.of(property, true) {
         Shape::Object(_) => "mapping".to_owned(),
         Shape::Map(_) => "mapping by name".to_owned(),
-        Shape::List(_) => "list".to_owned(),
+        Shape::List(list) => match list["items"]["format"].as_str() {
+            Some(format) => format!("list of: {format}"),
+            None => "list".to_owned(),
+        },
         Shape::Words(words) => format!("`{}`", words.join("`, `")),
         Shape::Boolean => "`true`, `false`".to_owned(),
         Shape::Integer { least, most } if most == u64::from(u32::MAX) => {

@@ -15,6 +15,7 @@ use super::names::{
     ServerName, SitePath, Token,
 };
 use super::probe_values::{MqttText, ProbeUrl, Secret};
+use super::raw_announcement::{BrokerPath, SourceAddress};
 use super::values::{Count, Fault, Size, Span};
 
 /// Says whether a text is a value of one format.
@@ -76,6 +77,8 @@ scalars! {
     ServerName, "server name", "string", "emqx.internal";
     LogFilter, "log level", "string", "info";
     Label, "name", "string", "public";
+    BrokerPath, "broker path", "string", "/mqtt";
+    SourceAddress, "IP address", "string", "10.0.0.5";
     BrokerUrl, "broker URL", "string", "ws://10.10.1.1:8083/mqtt";
     ProbeUrl, "probe URL", "string", "http://{host}:18083/api/v5/load_rebalance/availability_check";
     MqttText, "text", "string", "tidegate-probe-";
@@ -89,7 +92,8 @@ pub(super) fn stand_in(format: &str) -> &'static str {
         "size" => "64KiB",
         "count" => "auto",
         "address" => "127.0.0.1:0",
-        "path" => "/stand-in",
+        "path" | "broker path" => "/stand-in",
+        "IP address" => "127.0.0.1",
         "redirect" => "/stand-in",
         "host" | "server name" => "stand-in.invalid",
         "log level" => "info",

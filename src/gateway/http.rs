@@ -22,7 +22,7 @@ use super::outcome::{Phase, Reason};
 use super::routes::{Route, Target};
 use super::{Gateway, session, upgrade};
 use crate::config::model::{Redirect, Speaks};
-use crate::identity::Identity;
+use crate::identity::{Identity, UniqueId};
 use crate::pool::Pool;
 use crate::site;
 use crate::stream::Stream;
@@ -244,7 +244,13 @@ impl Requests {
             forwarded_for: None,
             tls: self.arrival.tls.clone(),
             host: Some(host),
+            path: parts
+                .uri
+                .path_and_query()
+                .map_or("/", |path| path.as_str())
+                .to_owned(),
             headers: parts.headers,
+            unique_id: UniqueId::random(),
         };
         let upgraded = Upgraded {
             pool: Arc::clone(pool),

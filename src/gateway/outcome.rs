@@ -335,7 +335,7 @@ impl Reason {
             Self::Connect(ConnectError::ContradictingFlags) | Self::SecondConnect => ReasonCode::ProtocolError,
             Self::Idle | Self::PingTimeout => ReasonCode::KeepAliveTimeout,
             Self::PacketTooLarge(_) | Self::ConnectTooLarge => ReasonCode::PacketTooLarge,
-            Self::NoBroker(error) if error.busy.is_some() => ReasonCode::ServerBusy,
+            Self::NoBroker(error) if error.is_crowded() => ReasonCode::ServerBusy,
             Self::NoBroker(_) | Self::Draining => ReasonCode::ServerUnavailable,
             Self::Drained
             | Self::Cut

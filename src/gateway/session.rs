@@ -11,7 +11,7 @@ use super::connection::{Arrival, Counted};
 use super::outcome::{Phase, Reason, idle_limit};
 use super::relay::{Lane, Relay, Rules};
 use crate::framing::{Fault, Input, Limits, Masks, Output, Signal, Tally, Translator};
-use crate::identity::Identity;
+use crate::identity::{Identity, UniqueId};
 use crate::lifecycle::Membership;
 use crate::mqtt::{self, Connack, Connect, ConnectError, PacketType, Version};
 use crate::pool::{Joined, Joining, Pool};
@@ -380,6 +380,7 @@ struct Record {
     peer: std::net::SocketAddr,
     listener: Name,
     pool: Name,
+    unique_id: UniqueId,
     began: Instant,
     told: bool,
     identities: bool,
@@ -403,6 +404,7 @@ impl Record {
             peer: arrival.peer,
             listener: Arc::clone(&arrival.listener.name),
             pool: Arc::clone(start.pool.name()),
+            unique_id: start.identity.unique_id,
             began: Instant::now(),
             told: arrival.snapshot.log.sessions,
             identities: arrival.snapshot.log.identities,
@@ -492,6 +494,7 @@ impl Drop for Record {
                 tracing::$level!(
                     target: "tidegate::session",
                     client = %self.peer,
+                    session = %self.unique_id,
                     // Debug escapes control characters: a client id must not write log lines of its own.
                     id = ?self.client_id,
                     user = ?self.user_name.as_deref().unwrap_or(""),

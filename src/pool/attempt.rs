@@ -137,7 +137,7 @@ impl Pool {
         broker: &Broker,
         client: Option<&Identity>,
     ) -> Result<(Stream, Vec<u8>), Failure> {
-        let mut stream = connect::connect(broker).await?;
+        let mut stream = connect::connect(broker, client).await?;
         if !broker.transport.is_websocket() {
             return Ok((stream, Vec::new()));
         }
@@ -160,14 +160,7 @@ fn own_identity(stream: &Stream) -> Identity {
     };
     let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let local = tcp.local_addr().unwrap_or(unknown);
-    Identity {
-        address: local,
-        local,
-        forwarded_for: None,
-        tls: None,
-        host: None,
-        headers: http::HeaderMap::new(),
-    }
+    Identity::of_gateway(local, local)
 }
 
 impl Reading {

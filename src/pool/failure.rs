@@ -1,6 +1,7 @@
 //! Why one attempt at a broker failed. The sentences are for the operator, the causes are metric labels.
 
 use std::io;
+use std::net::IpAddr;
 
 use crate::framing::Fault;
 use crate::mqtt::PacketType;
@@ -14,9 +15,11 @@ pub enum Failure {
     #[error("connection refused: is the broker running and the port right?")]
     Refused,
     #[error(
-        "no free source port towards it: source ports exhausted (net.ipv4.ip_local_port_range)"
+        "no free source port towards it: source ports exhausted (source_addresses, net.ipv4.ip_local_port_range)"
     )]
     SourcePorts,
+    #[error("the source address {0} cannot be used (source_addresses): {1}")]
+    SourceAddress(IpAddr, #[source] io::Error),
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
     #[error("no connection within the time for it (timeouts.broker_connect)")]
@@ -88,6 +91,7 @@ impl Failure {
             Self::Name(_) | Self::NoAddress => "name",
             Self::Refused => "refused",
             Self::SourcePorts => "source_ports_exhausted",
+            Self::SourceAddress(..) => "source_address",
             Self::Connect(_) => "connect",
             Self::ConnectTimeout => "connect_timeout",
             Self::Tls(_) => "tls",
@@ -104,7 +108,8 @@ impl Failure {
     pub(super) fn connecting(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
-            io::ErrorKind::AddrNotAvailable => Self::SourcePorts,
+            // connect(2): EADDRNOTAVAIL when every local port is taken, EADDRINUSE where one was bound before.
+            io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => Self::SourcePorts,
             _ => Self::Connect(error),
         }
     }

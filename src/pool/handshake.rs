@@ -1,13 +1,14 @@
 //! The WebSocket handshake with a broker (RFC 6455 4.1): one token, no extensions, few headers. Brokers close without a
 //! word on a large head, so nothing of the client's goes along but what the broker must know.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::announce::{own_headers, passed_headers};
 use super::{Broker, HandshakeFailure, Pool};
-use crate::config::model::{ForwardedPort, HostHeader};
+use crate::config::announcement::AskedPath;
+use crate::config::model::HostHeader;
 use crate::identity::Identity;
 use crate::stream::Stream;
 use crate::websocket::{derive_accept_key, generate_key};
@@ -68,31 +69,40 @@ fn request(pool: &Pool, broker: &Broker, client: &Identity, key: &str) -> String
             .unwrap_or_else(|| own(broker)),
         HostHeader::Fixed(host) => host.clone(),
     };
-    let mut text = format!(
+    let mut head = format!(
         "GET {} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {}\r\n",
-        broker.path, pool.subprotocol
+        path(pool, broker, client),
+        pool.subprotocol
     );
-    if pool.forwarded.enabled {
-        // The bare address: EMQX falls back to the gateway's own where a port stands behind it.
-        let address = client.address.ip().to_canonical();
-        let port = match pool.forwarded.port {
-            ForwardedPort::Listener => client.local.port(),
-            ForwardedPort::Client => client.address.port(),
-        };
-        let proto = if client.tls.is_some() {
-            "https"
-        } else {
-            "http"
-        };
-        let written = write!(
-            text,
-            "X-Forwarded-For: {address}\r\nX-Real-IP: {address}\r\nX-Forwarded-Proto: {proto}\r\nX-Forwarded-Port: {port}\r\n"
-        );
-        debug_assert!(written.is_ok(), "writing to a String cannot fail");
+    own_headers(&mut head, pool.forwarded, &pool.announcement, client);
+    passed_headers(&mut head, &pool.announcement, client);
+    head.push_str("\r\n");
+    head
+}
+
+/// What the broker is asked for. A path that would fill the head is not kept: the broker would close, and look ill.
+/// SECURITY: nor is one that climbs out of its route (`/mqtt/../admin`).
+fn path<'a>(pool: &Pool, broker: &'a Broker, client: &'a Identity) -> &'a str {
+    const LONGEST: usize = 1024;
+    match pool.announcement.path {
+        AskedPath::Broker | AskedPath::Fixed(_) => &broker.path,
+        AskedPath::Client if client.path.len() <= LONGEST && !climbs(&client.path) => &client.path,
+        AskedPath::Client => {
+            tracing::debug!(client = %client.address, length = client.path.len(), "the path is too long or climbs, and is not kept");
+            &broker.path
+        }
     }
-    text.push_str("\r\n");
-    text
+}
+
+/// True for a path with a segment `..`, in any spelling that a server may undo (RFC 3986 3.3, 6.2.2).
+fn climbs(path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or_default();
+    let plain = path
+        .to_ascii_lowercase()
+        .replace("%2e", ".")
+        .replace("%2f", "/");
+    plain.split(['/', '\\']).any(|segment| segment == "..")
 }
 
 /// `None` while the head is incomplete, else the place of its end.
@@ -134,5 +144,31 @@ fn check(head: &[u8], key: &str, subprotocol: &str) -> Result<Option<usize>, Han
             Err(HandshakeFailure::Subprotocol(chosen.to_owned()))
         }
         Some(_) | None => Ok(Some(end)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::climbs;
+
+    #[test]
+    fn a_path_that_climbs_out_of_its_route_is_known() {
+        for path in [
+            "/mqtt/../admin",
+            "/mqtt/%2E%2e/admin",
+            "/mqtt/.%2e",
+            "/mqtt%2f..%2Fadmin",
+            "/mqtt/..\\a",
+        ] {
+            assert!(climbs(path), "{path}");
+        }
+        for path in [
+            "/mqtt",
+            "/mqtt/a..b/...",
+            "/mqtt/.well-known",
+            "/mqtt?next=/../a",
+        ] {
+            assert!(!climbs(path), "{path}");
+        }
     }
 }

@@ -60,6 +60,14 @@ pub struct JoinError {
     pub busy: Option<Busy>,
 }
 
+impl JoinError {
+    /// The brokers may be well, but none has room, or the gateway has no source port left towards any of them.
+    pub fn is_crowded(&self) -> bool {
+        let of_ports = |(_, failure): &(Name, Failure)| matches!(failure, Failure::SourcePorts);
+        self.busy.is_some() || (!self.attempts.is_empty() && self.attempts.iter().all(of_ports))
+    }
+}
+
 impl fmt::Display for JoinError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "no broker took the session")?;
@@ -177,7 +185,7 @@ impl Pool {
 
 /// The gateway's own trouble: it says nothing about the broker.
 fn is_ours(failure: &Failure) -> bool {
-    matches!(failure, Failure::SourcePorts)
+    matches!(failure, Failure::SourcePorts | Failure::SourceAddress(..))
 }
 
 /// A broker in good health may answer so to what one client sent.

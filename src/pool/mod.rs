@@ -1,5 +1,6 @@
 //! The broker side: choose a broker, connect, and try the next one until a CONNACK is seen; ask brokers how they are.
 
+mod announce;
 mod choose;
 mod select;
 mod queue;
@@ -10,8 +11,10 @@ mod attempt;
 mod join;
 mod health;
 pub mod probe;
+mod source;
 mod state;
 
+pub use announce::announce;
 pub use failure::{Failure, HandshakeFailure};
 pub use join::{JoinError, Joined, Joining};
 pub use select::Busy;
@@ -27,11 +30,13 @@ use tokio::time::Instant;
 
 use crate::certificates;
 use crate::config::Problem;
+use crate::config::announcement::Announcement;
 use crate::config::model::{self, Balance, Eject, Probe, Timeouts, Transport};
 use crate::config::probe_values::ProbeUrl;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{ByBroker, ByPool, Name};
 use choose::{RoundRobin, Seed};
+use connect::Dialing;
 use health::Condition;
 use queue::Queue;
 use state::State;
@@ -53,6 +58,7 @@ pub struct Pool {
     subprotocol: String,
     host: model::HostHeader,
     forwarded: model::Forwarded,
+    announcement: Announcement,
     timeouts: Timeouts,
 }
 
@@ -64,6 +70,8 @@ pub struct Broker {
     host: String,
     port: u16,
     path: String,
+    /// How its pool connects.
+    dialing: Arc<Dialing>,
     /// Set for wss and mqtts.
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     weight: u32,
@@ -96,10 +104,14 @@ impl Pool {
         registry: &Registry,
     ) -> Result<Self, Problem> {
         let name: Name = config.name.as_str().into();
+        let dialing = Arc::new(Dialing::new(config));
         let brokers = config
             .brokers
             .iter()
-            .map(|broker| Broker::new(&name, broker, config, metrics, registry).map(Arc::new))
+            .map(|broker| {
+                let dialing = Arc::clone(&dialing);
+                Broker::new(&name, broker, config, dialing, metrics, registry).map(Arc::new)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let asks_over_tls = brokers
             .iter()
@@ -124,6 +136,7 @@ impl Pool {
             subprotocol: config.subprotocol.clone(),
             host: config.host.clone(),
             forwarded: config.forwarded,
+            announcement: config.announcement.clone(),
             timeouts,
         })
     }
@@ -148,6 +161,7 @@ impl Broker {
         pool: &Name,
         config: &model::Broker,
         shared: &model::Pool,
+        dialing: Arc<Dialing>,
         metrics: &Metrics,
         registry: &Registry,
     ) -> Result<Self, Problem> {
@@ -174,6 +188,7 @@ impl Broker {
             host: config.host.clone(),
             port: config.port,
             path: config.path.clone(),
+            dialing,
             tls,
             weight: config.weight,
             backup: config.backup,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use tidegate::config::announcement::{AskedPath, ProxyVersion};
 use tidegate::config::model::{
     Action, BrokerKind, Config, ForwardedPort, HostHeader, Speaks, Transport, Trust,
 };
@@ -112,6 +113,71 @@ fn a_kind_is_a_row_of_defaults() {
         "generic",
     ] {
         assert_eq!(pool(kind).brokers[0].path, "/mqtt", "{kind}");
+    }
+}
+
+#[test]
+fn what_brokers_are_told_can_be_set_for_each_pool() {
+    let pool = |keys: &str| {
+        load(&SMALLEST.replace("{ brokers: [", &format!("{{ {keys}, brokers: [")))
+            .config
+            .pools
+            .remove(0)
+    };
+    let plain = pool("kind: emqx").announcement;
+    assert_eq!(
+        (plain.proxy_protocol, plain.path),
+        (None, AskedPath::Broker)
+    );
+    assert_eq!(plain.request_head, 4096);
+    assert_eq!(pool("kind: mosquitto").announcement.request_head, 3072);
+    let full = pool(
+        "proxy_protocol: v2, path: keep, headers: { pass: [User-Agent] }, cookies: { pass: [Session] }, \
+         certificate_header: X-SSL-Client-CN, request_head: 2KiB, source_addresses: [10.0.0.5, '2001:db8::5']",
+    );
+    let announcement = full.announcement;
+    assert_eq!(announcement.proxy_protocol, Some(ProxyVersion::V2));
+    assert_eq!(announcement.path, AskedPath::Client);
+    assert_eq!(announcement.headers, ["user-agent"]);
+    assert_eq!(announcement.cookies, ["Session"]);
+    assert_eq!(
+        announcement.certificate_header.as_deref(),
+        Some("x-ssl-client-cn")
+    );
+    assert_eq!(
+        (announcement.request_head, full.source_addresses.len()),
+        (2048, 2)
+    );
+    assert_eq!(pool("path: /other").brokers[0].path, "/other");
+}
+
+#[test]
+fn a_client_can_never_pass_what_the_gateway_answers_for() {
+    for name in [
+        "X-Forwarded-For",
+        "x_forwarded_for",
+        "X-Forwarded_Port",
+        "forwarded",
+        "X_Real_IP",
+        "Host",
+        "sec-websocket-key",
+        "Sec_Fetch",
+        "upgrade",
+        "connection",
+        "x-ssl-client-cn",
+        "X_SSL_CLIENT_CN",
+        "cookie",
+        "transfer-encoding",
+        "content_length",
+        "x-cn",
+        "X_CN",
+    ] {
+        let keys = format!("certificate_header: x-cn, headers: {{ pass: [{name}] }}");
+        let text = SMALLEST.replace("{ brokers: [", &format!("{{ {keys}, brokers: ["));
+        assert!(
+            config::parse(Path::new("test.yaml"), &text).is_err(),
+            "{name}"
+        );
     }
 }
 
@@ -255,6 +321,11 @@ fn variables_and_files_are_expanded() {
 fn what_is_printed_means_the_same() {
     let mut texts = vec![
         SMALLEST.to_owned(),
+        SMALLEST.replace(
+            "{ brokers: [",
+            "{ kind: vernemq, path: /other, proxy_protocol: v1, headers: { pass: [a, b] }, cookies: { pass: [c] }, \
+             source_addresses: [10.0.0.5], tls: { certificate: a, key: b }, brokers: [",
+        ),
         SMALLEST.replace(
             "{ brokers: [",
             "{ kind: rabbitmq, host: 'a b', tls: { verify: false }, brokers: [",

@@ -34,6 +34,8 @@ mod health;
 mod sessions;
 mod silence;
 mod startup;
+mod identity_out;
+mod source_ports;
 mod static_files;
 mod tls;
 mod tls_files;

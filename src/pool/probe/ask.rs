@@ -28,7 +28,7 @@ impl Pool {
     pub(super) async fn ask(&self, broker: &Broker, client_id: &str) -> Result<Sign, ProbeFailure> {
         match self.probe.kind {
             ProbeKind::Off | ProbeKind::Tcp => {
-                let mut stream = connect::connect(broker).await?;
+                let mut stream = connect::connect(broker, None).await?;
                 // A broker that hears no FIN logs a reset; whether it hears ours is its own affair.
                 drop(stream.shutdown().await);
                 Ok(Sign::Good { session: false })

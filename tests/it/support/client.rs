@@ -1,6 +1,6 @@
 //! A client that may say anything: TLS, WebSocket frames by tungstenite or by hand, MQTT bytes by hand.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -30,6 +30,23 @@ pub async fn tls(gateway: &Gateway) -> TlsStream<TcpStream> {
 
 pub async fn try_tls(gateway: &Gateway) -> std::io::Result<TlsStream<TcpStream>> {
     try_tls_to(gateway.address(0), gateway.ca_file()).await
+}
+
+/// A TCP connection from that address of this machine.
+pub async fn tcp_from(source: IpAddr, target: SocketAddr) -> TcpStream {
+    let socket = match source {
+        IpAddr::V4(_) => TcpSocket::new_v4(),
+        IpAddr::V6(_) => TcpSocket::new_v6(),
+    }
+    .unwrap();
+    socket.bind(SocketAddr::new(source, 0)).unwrap();
+    socket.connect(target).await.unwrap()
+}
+
+/// TLS with the gateway over a connection that is there.
+pub async fn tls_over(gateway: &Gateway, tcp: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+    let config = tls_config(gateway.ca_file(), rustls::DEFAULT_VERSIONS);
+    handshake_over(tcp, "localhost", config).await
 }
 
 /// A TLS connection to this address, for `localhost`, that trusts this authority.
@@ -66,7 +83,14 @@ pub async fn tls_as(
     name: &str,
     config: Arc<rustls::ClientConfig>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let tcp = TcpStream::connect(address).await?;
+    handshake_over(TcpStream::connect(address).await?, name, config).await
+}
+
+async fn handshake_over(
+    tcp: TcpStream,
+    name: &str,
+    config: Arc<rustls::ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     tcp.set_nodelay(true)?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
     TlsConnector::from(config).connect(name, tcp).await
@@ -105,15 +129,26 @@ impl Client {
     }
 
     pub async fn open_with(gateway: &Gateway, path: &str, subprotocol: Option<&str>) -> Self {
-        let url = format!("wss://localhost:{}{path}", gateway.port());
+        let headers: Vec<(&str, &str)> = subprotocol
+            .map(|subprotocol| ("Sec-WebSocket-Protocol", subprotocol))
+            .into_iter()
+            .collect();
+        Self::open_over(tls(gateway).await, path, &headers).await
+    }
+
+    /// Upgrades over a connection that is there, with these headers.
+    pub async fn open_over(
+        stream: TlsStream<TcpStream>,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Self {
+        let port = stream.get_ref().0.peer_addr().unwrap().port();
+        let url = format!("wss://localhost:{port}{path}");
         let mut request = url.into_client_request().unwrap();
-        if let Some(subprotocol) = subprotocol {
-            let value = subprotocol.parse().unwrap();
-            request
-                .headers_mut()
-                .insert("Sec-WebSocket-Protocol", value);
+        for (name, value) in headers {
+            let name: http::HeaderName = name.parse().unwrap();
+            request.headers_mut().append(name, value.parse().unwrap());
         }
-        let stream = tls(gateway).await;
         // On the heap: the future of every test that opens a client would hold it.
         let opening = Box::pin(tokio_tungstenite::client_async(request, stream));
         let (socket, response) = opening.await.unwrap();

@@ -30,6 +30,8 @@ pub struct Options<'a> {
     pub access_list: Option<&'a str>,
     /// The largest packet in bytes.
     pub max_packet: Option<usize>,
+    /// The tls and wss listeners want a certificate of the same authority, whose common name is then the user name.
+    pub wants_certificate: bool,
 }
 
 /// A running mosquitto; dropping it kills it.
@@ -105,6 +107,16 @@ impl Mosquitto {
         &self.authority.ca
     }
 
+    /// The last lines of its log.
+    pub fn log(&self) -> String {
+        self.process.last_words()
+    }
+
+    /// That authority, with a certificate that it takes from a client too.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     /// A power cut: no DISCONNECT, no Close, only the end of every connection.
     pub fn kill(&mut self) {
         self.process.kill();
@@ -117,10 +129,6 @@ impl Mosquitto {
 
     pub fn go_on(&self) {
         self.process.signal("CONT");
-    }
-
-    pub fn log(&self) -> String {
-        self.process.last_words()
     }
 }
 
@@ -164,11 +172,19 @@ fn configuration(
         writeln!(text, "max_packet_size {bytes}").unwrap();
     }
     let [tcp, tls, ws, wss] = at;
-    let encrypted = format!(
+    let mut encrypted = format!(
         "certfile {}\nkeyfile {}\n",
         authority.chain.display(),
         authority.key.display()
     );
+    if options.wants_certificate {
+        writeln!(
+            encrypted,
+            "cafile {}\nrequire_certificate true\nuse_identity_as_username true",
+            authority.ca.display()
+        )
+        .unwrap();
+    }
     for (address, lines) in [
         (tcp, String::new()),
         (tls, encrypted.clone()),

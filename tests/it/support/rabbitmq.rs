@@ -26,7 +26,7 @@ static SHARED: Mutex<Weak<RabbitMq>> = Mutex::const_new(Weak::new());
 /// A running node; it ends with its last user.
 pub struct RabbitMq {
     // The order matters: the node goes before the epmd that it is registered with.
-    _node: Process,
+    node: Process,
     _epmd: Process,
     web_mqtt: SocketAddr,
     mqtt: SocketAddr,
@@ -40,7 +40,7 @@ impl RabbitMq {
         if let Some(running) = shared.upgrade() {
             return running;
         }
-        let started = Arc::new(Self::start().await);
+        let started = Arc::new(Self::start(false).await);
         *shared = Arc::downgrade(&started);
         started
     }
@@ -53,10 +53,20 @@ impl RabbitMq {
         format!("mqtt://{}", self.mqtt)
     }
 
-    async fn start() -> Self {
+    /// A node of the caller's own, whose listeners for MQTT want a PROXY header.
+    pub async fn behind_proxy() -> Self {
+        Self::start(true).await
+    }
+
+    /// The last lines of the node's log.
+    pub fn log(&self) -> String {
+        self.node.last_words()
+    }
+
+    async fn start(proxy_protocol: bool) -> Self {
         let mut last_error = String::new();
         for _ in 0..ATTEMPTS {
-            match Self::try_start().await {
+            match Self::try_start(proxy_protocol).await {
                 Ok(started) => return started,
                 Err(error) if error.contains("eaddrinuse") || error.contains("already in use") => {
                     last_error = error
@@ -67,10 +77,10 @@ impl RabbitMq {
         panic!("{ATTEMPTS} sets of free ports were all taken: {last_error}");
     }
 
-    async fn try_start() -> Result<Self, String> {
+    async fn try_start(proxy_protocol: bool) -> Result<Self, String> {
         let folder = TempDir::with_prefix("tidegate-rabbitmq-").unwrap();
         let [epmd_at, distribution, amqp, mqtt, web_mqtt] = free_addresses();
-        write_configuration(folder.path(), amqp, mqtt, web_mqtt);
+        write_configuration(folder.path(), amqp, mqtt, web_mqtt, proxy_protocol);
 
         // In the foreground and ours; left to itself, Erlang starts one as a daemon that outlives everything.
         let port = epmd_at.port().to_string();
@@ -110,7 +120,7 @@ impl RabbitMq {
         node.wait_until_listening(&[mqtt, web_mqtt], DEADLINE)
             .await?;
         Ok(Self {
-            _node: node,
+            node,
             _epmd: epmd,
             web_mqtt,
             mqtt,
@@ -119,7 +129,13 @@ impl RabbitMq {
     }
 }
 
-fn write_configuration(folder: &Path, amqp: SocketAddr, mqtt: SocketAddr, web_mqtt: SocketAddr) {
+fn write_configuration(
+    folder: &Path,
+    amqp: SocketAddr,
+    mqtt: SocketAddr,
+    web_mqtt: SocketAddr,
+    proxy_protocol: bool,
+) {
     let text = format!(
         "listeners.tcp.1 = {amqp}\n\
          mqtt.listeners.tcp.1 = {mqtt}\n\
@@ -127,7 +143,9 @@ fn write_configuration(folder: &Path, amqp: SocketAddr, mqtt: SocketAddr, web_mq
          mqtt.default_user = guest\n\
          mqtt.default_pass = guest\n\
          web_mqtt.tcp.ip = {}\n\
-         web_mqtt.tcp.port = {}\n",
+         web_mqtt.tcp.port = {}\n\
+         mqtt.proxy_protocol = {proxy_protocol}\n\
+         web_mqtt.proxy_protocol = {proxy_protocol}\n",
         web_mqtt.ip(),
         web_mqtt.port()
     );

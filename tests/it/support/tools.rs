@@ -19,6 +19,16 @@ pub fn mosquitto_passwd() -> PathBuf {
     on_the_path("mosquitto_passwd")
 }
 
+/// Of util-linux.
+pub fn unshare() -> PathBuf {
+    on_the_path("unshare")
+}
+
+/// Of iproute2.
+pub fn ip() -> PathBuf {
+    on_the_path("ip")
+}
+
 pub fn epmd() -> PathBuf {
     on_the_path("epmd")
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use tidegate::certificates;
 use tidegate::config::Problem;
-use tidegate::config::model::{BrokerTls, Transport, Trust};
+use tidegate::config::model::{BrokerTls, CertificateFiles, Transport, Trust};
 
 use super::files::{Files, authority, handshake, issued, params, place};
 
@@ -14,9 +14,48 @@ fn broker(trust: Trust, transport: Transport) -> Result<Arc<ClientConfig>, Probl
     let tls = BrokerTls {
         trust,
         server_name: None,
+        certificate: None,
         place: place("pools.b.tls"),
     };
     certificates::broker(&tls, transport)
+}
+
+#[test]
+fn a_client_certificate_needs_its_own_key() {
+    let root = authority("Root", None);
+    // As certificates of clients often are: without any alternative name.
+    let one = issued(params(&[]), &root, &rcgen::PKCS_ECDSA_P256_SHA256);
+    let other = issued(params(&[]), &root, &rcgen::PKCS_ECDSA_P256_SHA256);
+    let files = Files::new();
+    let chain = files.write("client.pem", one.pem.as_bytes());
+    let right = files.write("client.key", one.key.serialize_pem().as_bytes());
+    let wrong = files.write("other.key", other.key.serialize_pem().as_bytes());
+    let with = |key: &Path| {
+        let tls = BrokerTls {
+            trust: Trust::System,
+            server_name: None,
+            certificate: Some(CertificateFiles {
+                chain: chain.clone(),
+                chain_place: place("pools.b.tls.certificate"),
+                key: key.to_owned(),
+                key_place: place("pools.b.tls.key"),
+            }),
+            place: place("pools.b.tls"),
+        };
+        certificates::broker(&tls, Transport::Wss)
+    };
+    assert!(with(&right).unwrap().client_auth_cert_resolver.has_certs());
+    let problem = with(&wrong).unwrap_err();
+    assert_eq!(problem.place.key, "pools.b.tls.key");
+    assert!(
+        problem
+            .message
+            .contains("does not belong to the certificate"),
+        "{}",
+        problem.message
+    );
+    let problem = with(Path::new("/nowhere/client.key")).unwrap_err();
+    assert_eq!(problem.message, "no such file: /nowhere/client.key");
 }
 
 fn ca(path: &Path) -> Trust {

@@ -42,6 +42,7 @@ fn a_dev_certificate_loads_without_warning_and_is_trusted_by_its_ca() {
     let trust = BrokerTls {
         trust: Trust::Ca(dev.ca),
         server_name: None,
+        certificate: None,
         place: place(""),
     };
     let client = certificates::broker(&trust, Transport::Wss).unwrap();
