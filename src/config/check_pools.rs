@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::check::Findings;
+use super::check_listeners::connect_identity;
 use super::model::{
     Balance, Broker, BrokerKind, BrokerTls, Forwarded, ForwardedPort, HostHeader, Pool, Transport,
     Trust,
@@ -68,6 +69,7 @@ fn pool(name: String, raw: raw::Pool, findings: &mut Findings<'_>) -> Pool {
                 None => kind.forwarded_port,
             },
         },
+        connect_identity: connect_identity(raw.user_name, raw.client_id),
         place: findings.places.of(&key),
         tls,
         brokers,

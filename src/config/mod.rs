@@ -17,13 +17,16 @@ mod suggest;
 mod raw;
 mod raw_admin;
 mod raw_bounds;
+mod raw_listeners;
 mod scalar;
 pub mod values;
+pub mod networks;
 mod names;
 mod broker_url;
 mod check;
 mod check_pools;
 mod check_bounds;
+mod check_listeners;
 
 use std::path::{Path, PathBuf};
 

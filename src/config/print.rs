@@ -3,9 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::model::{
-    Action, Balance, Config, ForwardedPort, HostHeader, Listener, Pool, Route, Speaks, TlsVersion,
-    Trust,
+    Action, Balance, ClientCertificates, Config, ConnectClientId, ConnectUserName, ForwardedPort,
+    HostHeader, Listener, Pool, Route, Speaks, TlsVersion, Trust,
 };
+use super::networks::{Network, Networks};
 use super::values::{Size, Span};
 
 /// The whole configuration. Holds no secrets: the file has no key for one.
@@ -27,6 +28,7 @@ fn whole(config: &Config) -> Map<String, Value> {
     let log = &config.log;
     let fields = [
         ("listeners", config.listeners.iter().map(listener).collect()),
+        ("trusted_proxies", networks(&config.trusted_proxies)),
         (
             "admin",
             config
@@ -111,7 +113,33 @@ fn listener(listener: &Listener) -> Value {
         Speaks::Plain => Some("routes"),
         Speaks::PlainRedirect => Some("redirect"),
     };
-    json!({ "address": listener.address, "name": listener.name, "plain": plain })
+    let proxy_protocol = listener
+        .proxy_protocol
+        .as_ref()
+        .map(|trusted| json!({ "trusted": networks(trusted) }));
+    json!({
+        "address": listener.address,
+        "name": listener.name,
+        "plain": plain,
+        "proxy_protocol": proxy_protocol,
+        "client_certificates": listener.client_certificates.as_ref().map(client_certificates),
+    })
+}
+
+fn client_certificates(asked: &ClientCertificates) -> Value {
+    let crl = asked.crl.iter().map(|file| json!(file.path));
+    json!({
+        "mode": if asked.required { "required" } else { "optional" },
+        "ca": asked.ca,
+        "crl": crl.collect::<Value>(),
+    })
+}
+
+fn networks(networks: &Networks) -> Value {
+    let networks = networks.0.iter();
+    networks
+        .map(|network| json!(Network(*network).to_string()))
+        .collect()
 }
 
 fn route(route: &Route, config: &Config) -> Value {
@@ -159,12 +187,23 @@ fn pool(pool: &Pool) -> Value {
         Trust::Ca(file) => Some(file),
         Trust::System | Trust::Anyone => None,
     };
+    let user_name = match pool.connect_identity.user_name {
+        ConnectUserName::Client => "client",
+        ConnectUserName::CertificateCommonName => "certificate_common_name",
+        ConnectUserName::CertificateSubject => "certificate_subject",
+    };
+    let client_id = match pool.connect_identity.client_id {
+        ConnectClientId::Client => "client",
+        ConnectClientId::CertificateCommonName => "certificate_common_name",
+    };
     json!({
         "kind": pool.kind,
         "balance": match pool.balance { Balance::RoundRobin => "round_robin" },
         "host": host,
         "subprotocol": pool.subprotocol,
         "forwarded": { "enabled": pool.forwarded.enabled, "port": port },
+        "user_name": user_name,
+        "client_id": client_id,
         "tls": {
             "ca": ca,
             "verify": pool.tls.trust != Trust::Anyone,

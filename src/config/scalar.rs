@@ -14,6 +14,7 @@ use super::names::{
     Address, FilePath, HeaderValue, HostPattern, Label, LogFilter, RedirectTarget, RoutePath,
     ServerName, SitePath, Token,
 };
+use super::networks::Network;
 use super::values::{Count, Fault, Size, Span};
 
 /// Says whether a text is a value of one format.
@@ -75,6 +76,7 @@ scalars! {
     ServerName, "server name", "string", "emqx.internal";
     LogFilter, "log level", "string", "info";
     Label, "name", "string", "public";
+    Network, "network", "string", "10.0.0.0/8";
     BrokerUrl, "broker URL", "string", "ws://10.10.1.1:8083/mqtt";
 }
 
@@ -85,6 +87,7 @@ pub(super) fn stand_in(format: &str) -> &'static str {
         "size" => "64KiB",
         "count" => "auto",
         "address" => "127.0.0.1:0",
+        "network" => "192.0.2.0/24",
         "path" => "/stand-in",
         "redirect" => "/stand-in",
         "host" | "server name" => "stand-in.invalid",
