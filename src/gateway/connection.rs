@@ -1,4 +1,4 @@
-//! One TCP connection: first byte → TLS → HTTP → perhaps a session. The table of contents of the data path.
+//! One TCP connection: PROXY header → first byte → TLS → HTTP → perhaps a session. The table of contents of the data path.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -15,7 +15,9 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 use super::admission::Permit;
 use super::first_bytes::{PLAIN_HTTP_ON_TLS, Spoken};
 use super::outcome::{Phase, Reason, TlsCause};
-use super::{Gateway, ListenerContext, Snapshot, http, session};
+use super::proxy_header::HeaderError;
+use super::{Gateway, ListenerContext, ListenerRules, Snapshot, http, proxy_header, session};
+use crate::certificates::{holder, naming_refused};
 use crate::config::model::Speaks;
 use crate::identity::Tls;
 use crate::stream::{Stream, tune};
@@ -24,11 +26,12 @@ use crate::telemetry::metrics::{ByHandshake, ByListener, ByOutcome, ByTlsCause};
 /// A connection as it was accepted.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The client: the TCP peer.
+    /// The client: the TCP peer, or whom its PROXY header names.
     pub peer: SocketAddr,
+    pub tcp_peer: SocketAddr,
     /// What it connected to.
     pub local: SocketAddr,
-    /// Known when the handshake is done; `None` without TLS.
+    /// Known when the handshake is done, or from the PROXY header of a proxy that ended TLS; `None` without TLS.
     pub tls: Option<Tls>,
     pub began: Instant,
     pub listener: Arc<ListenerContext>,
@@ -43,10 +46,10 @@ pub struct Arrival {
 /// is given back.
 pub async fn serve(stream: TcpStream, arrival: Arrival, handshake: Permit) {
     let gateway = Arc::clone(&arrival.gateway);
-    let counted = Counted::new(&arrival);
+    let mut counted = Counted::new(&arrival);
     // CANCEL: a cut ends the connection where it stands; that is its meaning.
     let ended = tokio::select! {
-        ended = Box::pin(talk(stream, arrival, handshake)) => ended,
+        ended = Box::pin(talk(stream, arrival, handshake, &mut counted)) => ended,
         () = gateway.drain.cut() => Ok(None),
     };
     match ended {
@@ -100,17 +103,34 @@ impl Drop for Counted {
     }
 }
 
+impl Arrival {
+    /// What the configuration that it came under says of its listener.
+    fn rules(&self) -> Option<&ListenerRules> {
+        self.snapshot.listeners.get(self.listener.index)
+    }
+}
+
 type End = (Phase, Reason);
 
 /// To the end of HTTP; `Some` is what a session starts from.
 async fn talk(
-    tcp: TcpStream,
+    mut tcp: TcpStream,
     mut arrival: Arrival,
     handshake: Permit,
+    counted: &mut Counted,
 ) -> Result<Option<Box<session::Start>>, End> {
     // The options fail only on a connection that is already gone, which the next read tells.
     tune(&tcp).map_err(|error| (Phase::Tls, Reason::ClientIo(error)))?;
     let deadline = arrival.began + arrival.snapshot.timeouts.tls;
+    if must_begin_with_proxy_header(&arrival) {
+        let told = proxy_header::read(&mut tcp, deadline).await;
+        let told = told.map_err(|reason| (Phase::ProxyHeader, reason))?;
+        if let Some((client, local)) = told.addresses {
+            (arrival.peer, arrival.local) = (client, local);
+            counted.peer = client;
+        }
+        arrival.tls = told.tls;
+    }
     let stream = match arrival.listener.speaks {
         Speaks::Tls => tls(tcp, &mut arrival, deadline).await?,
         Speaks::Plain | Speaks::PlainRedirect => plain(tcp, &arrival, deadline).await?,
@@ -119,29 +139,89 @@ async fn talk(
     http::serve(stream, arrival).await
 }
 
-/// Looks at the first byte without taking it.
-async fn first_byte(tcp: &TcpStream, deadline: Instant) -> Result<Spoken, End> {
-    let mut byte = [0];
-    match timeout_at(deadline, tcp.peek(&mut byte)).await {
-        Ok(Ok(0)) => Err((Phase::Tls, Reason::Vanished)),
-        Ok(Ok(_)) => Ok(Spoken::of(byte[0])),
-        Ok(Err(error)) => Err((Phase::Tls, Reason::ClientIo(error))),
-        Err(_) => Err((Phase::Tls, Reason::TlsTimeout)),
+fn must_begin_with_proxy_header(arrival: &Arrival) -> bool {
+    let trusted = arrival
+        .rules()
+        .and_then(|rules| rules.proxy_protocol.as_ref());
+    trusted.is_some_and(|trusted| trusted.contains(arrival.tcp_peer.ip()))
+}
+
+/// What a connection begins with, behind the PROXY header that it may have.
+struct Beginning {
+    spoken: Spoken,
+    /// Taken already; empty but where it looked like a PROXY header at first.
+    taken: Vec<u8>,
+}
+
+/// Looks at the first bytes, most often without taking them.
+async fn beginning(
+    tcp: &mut TcpStream,
+    arrival: &Arrival,
+    deadline: Instant,
+) -> Result<Beginning, End> {
+    let failed = |error| (Phase::Tls, Reason::ClientIo(error));
+    let late = |_elapsed| (Phase::Tls, Reason::TlsTimeout);
+    let mut ahead = [0; proxy_header::TELLING];
+    let count = timeout_at(deadline, tcp.peek(&mut ahead))
+        .await
+        .map_err(late)?
+        .map_err(failed)?;
+    let mut taken = Vec::new();
+    let mut seen = &ahead[..count];
+    loop {
+        let Some(first) = seen.first() else {
+            return Err((Phase::Tls, Reason::Vanished));
+        };
+        match proxy_header::begins(seen) {
+            Some(false) => {
+                return Ok(Beginning {
+                    spoken: Spoken::of(*first),
+                    taken,
+                });
+            }
+            Some(true) => return Err((Phase::ProxyHeader, uninvited_header(arrival))),
+            None => {}
+        }
+        // A peek would come back with the same bytes at once, so here they are taken.
+        let mut more = (&mut *tcp).take((proxy_header::TELLING - taken.len()) as u64);
+        let read = timeout_at(deadline, more.read_buf(&mut taken))
+            .await
+            .map_err(late)?;
+        if read.map_err(failed)? == 0 {
+            return Err((Phase::Tls, Reason::Vanished));
+        }
+        seen = &taken;
     }
 }
 
-async fn plain(tcp: TcpStream, arrival: &Arrival, deadline: Instant) -> Result<Prefixed, End> {
+/// SECURITY: a header that was not asked for is never believed, and never taken for a broken request either: whoever set
+/// the load balancer up must learn what is missing here.
+fn uninvited_header(arrival: &Arrival) -> Reason {
+    let expects = arrival
+        .rules()
+        .is_some_and(|rules| rules.proxy_protocol.is_some());
+    match expects {
+        true if must_begin_with_proxy_header(arrival) => HeaderError::Second.into(),
+        true => HeaderError::Untrusted.into(),
+        false => HeaderError::Unexpected.into(),
+    }
+}
+
+async fn plain(mut tcp: TcpStream, arrival: &Arrival, deadline: Instant) -> Result<Prefixed, End> {
     let request = arrival.began + arrival.snapshot.timeouts.request;
-    let spoken =
-        first_byte(&tcp, deadline.max(request))
-            .await
-            .map_err(|(_, reason)| match reason {
-                Reason::TlsTimeout => (Phase::Http, Reason::RequestTimeout),
-                reason => (Phase::Http, reason),
-            })?;
+    let beginning = beginning(&mut tcp, arrival, deadline.max(request)).await;
+    let Beginning { spoken, taken } =
+        beginning.map_err(|(phase, reason)| match (phase, reason) {
+            (Phase::Tls, Reason::TlsTimeout) => (Phase::Http, Reason::RequestTimeout),
+            (Phase::Tls, reason) => (Phase::Http, reason),
+            end => end,
+        })?;
     match spoken.mistake_on_plain() {
         Some(mistake) => Err((Phase::Http, mistake)),
-        None => Ok(Prefixed::new(Stream::Plain(tcp))),
+        None => Ok(Prefixed {
+            prefix: taken.into(),
+            stream: Stream::Plain(tcp),
+        }),
     }
 }
 
@@ -150,25 +230,51 @@ async fn tls(
     arrival: &mut Arrival,
     deadline: Instant,
 ) -> Result<Prefixed, End> {
-    let spoken = first_byte(&tcp, deadline).await?;
+    let Beginning { spoken, taken } = beginning(&mut tcp, arrival, deadline).await?;
     if let Some(mistake) = spoken.mistake_on_tls() {
         if matches!(mistake, Reason::PlainHttpOnTls) {
             answer_plain_http(&mut tcp).await;
         }
         return Err((Phase::Tls, mistake));
     }
-    let Some(config) = &arrival.snapshot.tls else {
+    if !taken.is_empty() {
+        let error = std::io::Error::other("neither TLS nor HTTP");
+        return Err((Phase::Tls, failed(arrival, TlsCause::Garbage, error)));
+    }
+    let Some(config) = arrival.rules().and_then(|rules| rules.tls.as_ref()) else {
         let error = std::io::Error::other("no certificate in this configuration");
         return Err((Phase::Tls, failed(arrival, TlsCause::Other, error)));
     };
     let accepting = TlsAcceptor::from(Arc::clone(config)).accept(tcp);
+    let accepting = naming_refused(accepting.into_fallible());
     let stream = match timeout_at(deadline, accepting).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err((Phase::Tls, failed(arrival, cause(&error), error))),
+        Ok((Ok(stream), _)) => stream,
+        Ok((Err((error, mut tcp)), refused)) => {
+            let cause = cause(&error);
+            if cause == TlsCause::ClientCertificate {
+                // The alert says what is wrong, and a reset could overtake it.
+                let_read(&mut tcp).await;
+            }
+            let error = match refused {
+                Some(subject) => std::io::Error::other(format!("{error} ({subject})")),
+                None => error,
+            };
+            return Err((Phase::Tls, failed(arrival, cause, error)));
+        }
         Err(_) => return Err((Phase::Tls, Reason::TlsTimeout)),
     };
     let (_, session) = stream.get_ref();
-    arrival.tls = Some(Tls::of(session));
+    let certificate = session.peer_certificates().and_then(<[_]>::first);
+    let mut tls = Tls::of(
+        session,
+        certificate.and_then(|certificate| holder(certificate)),
+    );
+    if let Some(told) = arrival.tls.take() {
+        // A proxy that ended the client's TLS and began its own knows what ours does not show.
+        tls.server_name = tls.server_name.or(told.server_name);
+        tls.certificate = tls.certificate.or(told.certificate);
+    }
+    arrival.tls = Some(tls);
     let metrics = &arrival.gateway.metrics;
     let labels = ByHandshake {
         listener: Arc::clone(&arrival.listener.name),
@@ -214,12 +320,31 @@ fn cause(error: &std::io::Error) -> TlsCause {
     match inner {
         Some(rustls::Error::AlertReceived(_)) => TlsCause::Alert,
         Some(rustls::Error::PeerIncompatible(_)) => TlsCause::NothingInCommon,
+        Some(
+            rustls::Error::InvalidCertificate(_)
+            | rustls::Error::InvalidCertRevocationList(_)
+            | rustls::Error::NoCertificatesPresented,
+        ) => TlsCause::ClientCertificate,
         Some(rustls::Error::InvalidMessage(_) | rustls::Error::InappropriateMessage { .. }) => {
             TlsCause::Garbage
         }
         Some(_) => TlsCause::Other,
         None if error.kind() == std::io::ErrorKind::UnexpectedEof => TlsCause::Closed,
         None => TlsCause::Other,
+    }
+}
+
+/// Closes, and takes what still comes for a while: closing with bytes unread would reset the connection.
+async fn let_read(tcp: &mut TcpStream) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let closing = async {
+        tcp.shutdown().await?;
+        let mut rest = [0; 2048];
+        while tcp.read(&mut rest).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    if let Ok(Err(error)) = timeout(PATIENCE, closing).await {
+        tracing::debug!(%error, "the client left before it was told why");
     }
 }
 
@@ -247,13 +372,6 @@ pub(super) struct Prefixed {
 }
 
 impl Prefixed {
-    fn new(stream: Stream) -> Self {
-        Self {
-            prefix: Bytes::new(),
-            stream,
-        }
-    }
-
     /// Reads the first bytes inside TLS ahead, to see whether they are HTTP at all.
     async fn peeked(mut stream: Stream, arrival: &Arrival) -> Result<Self, End> {
         let mut first = Vec::with_capacity(1024);

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::connection::{Arrival, Prefixed};
 use super::outcome::{Phase, Reason};
 use super::routes::{Route, Target};
-use super::{session, upgrade};
+use super::{forwarded, session, upgrade};
 use crate::config::model::{Redirect, Speaks};
 use crate::identity::Identity;
 use crate::pool::Pool;
@@ -214,10 +214,12 @@ impl Requests {
                 HeaderValue::from_static(subprotocol),
             );
         }
+        let trusted = &self.arrival.snapshot.trusted_proxies;
+        let client = forwarded::client(&parts.headers, self.arrival.peer, trusted);
         let identity = Identity {
-            address: self.arrival.peer,
+            address: client.address,
             local: self.arrival.local,
-            forwarded_for: None,
+            forwarded_for: client.chain,
             tls: self.arrival.tls.clone(),
             host: Some(host),
             headers: parts.headers,

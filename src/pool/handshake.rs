@@ -78,9 +78,13 @@ fn request(pool: &Pool, broker: &Broker, client: &Identity, key: &str) -> String
         } else {
             "http"
         };
+        let path = match &client.forwarded_for {
+            Some(path) => path.clone(),
+            None => address.to_string(),
+        };
         let written = write!(
             text,
-            "X-Forwarded-For: {address}\r\nX-Real-IP: {address}\r\nX-Forwarded-Proto: {proto}\r\nX-Forwarded-Port: {port}\r\n"
+            "X-Forwarded-For: {path}\r\nX-Real-IP: {address}\r\nX-Forwarded-Proto: {proto}\r\nX-Forwarded-Port: {port}\r\n"
         );
         debug_assert!(written.is_ok(), "writing to a String cannot fail");
     }

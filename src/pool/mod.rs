@@ -32,6 +32,7 @@ pub struct Pool {
     subprotocol: String,
     host: model::HostHeader,
     forwarded: model::Forwarded,
+    connect_identity: model::ConnectIdentity,
     timeouts: Timeouts,
 }
 
@@ -77,12 +78,18 @@ impl Pool {
             subprotocol: config.subprotocol.clone(),
             host: config.host.clone(),
             forwarded: config.forwarded,
+            connect_identity: config.connect_identity,
             timeouts,
         })
     }
 
     pub fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// Whose words the names in CONNECT are.
+    pub fn connect_identity(&self) -> model::ConnectIdentity {
+        self.connect_identity
     }
 
     /// The next broker that is not in `tried`.
