@@ -101,6 +101,7 @@ pub fn server_at(config: &Config, now: SystemTime) -> Result<ServerCertificates,
             Err(found) => problems.extend(found),
         }
     }
+    let verifiers = verifiers(config, now, &provider, &mut warnings, &mut problems);
     // A host is called uncovered only when every certificate could be read: otherwise one cause makes two problems.
     if problems.is_empty() {
         problems.extend(coverage::uncovered(config, &loaded));
@@ -116,34 +117,53 @@ pub fn server_at(config: &Config, now: SystemTime) -> Result<ServerCertificates,
     let tls =
         server_config(config, &loaded, None, &provider, &place).map_err(|problem| vec![problem])?;
     let tls = Arc::new(tls);
-    let mut by_listener = Vec::with_capacity(config.listeners.len());
-    for listener in &config.listeners {
-        let own = match &listener.client_certificates {
-            _ if listener.speaks != Speaks::Tls => None,
-            None => Some(Arc::clone(&tls)),
-            Some(asked) => {
-                let build = |verifier| {
-                    server_config(config, &loaded, Some(verifier), &provider, &asked.ca_place)
-                        .map_err(|problem| vec![problem])
-                };
-                clients::verifier(asked, now, &provider, &mut warnings)
-                    .and_then(build)
-                    .map_err(|found| problems.extend(found))
-                    .ok()
-                    .map(Arc::new)
-            }
-        };
-        by_listener.push(own);
-    }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
+    let by_listener = listener_configs(config, verifiers, &loaded, &tls, &provider)?;
     Ok(ServerCertificates {
         tls,
         by_listener,
         certificates: loaded.into_iter().map(|one| one.report).collect(),
         warnings,
     })
+}
+
+/// In the order of the listeners; `None` for one that asks for no certificate.
+fn verifiers(
+    config: &Config,
+    now: SystemTime,
+    provider: &Arc<CryptoProvider>,
+    warnings: &mut Vec<Problem>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Option<Arc<dyn ClientCertVerifier>>> {
+    let mut verifiers = Vec::with_capacity(config.listeners.len());
+    for listener in &config.listeners {
+        let verifier = listener
+            .client_certificates
+            .as_ref()
+            .map(|asked| clients::verifier(asked, now, provider, warnings));
+        verifiers.push(verifier.and_then(|read| read.map_err(|found| problems.extend(found)).ok()));
+    }
+    verifiers
+}
+
+/// `shared` is for listeners that ask for no certificate.
+fn listener_configs(
+    config: &Config,
+    verifiers: Vec<Option<Arc<dyn ClientCertVerifier>>>,
+    loaded: &[Loaded],
+    shared: &Arc<ServerConfig>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Vec<Option<Arc<ServerConfig>>>, Vec<Problem>> {
+    let listeners = config.listeners.iter().zip(verifiers);
+    let configs = listeners.map(|(listener, verifier)| match verifier {
+        _ if listener.speaks != Speaks::Tls => Ok(None),
+        None => Ok(Some(Arc::clone(shared))),
+        Some(verifier) => {
+            let own = server_config(config, loaded, Some(verifier), provider, &listener.place);
+            own.map(|own| Some(Arc::new(own)))
+                .map_err(|problem| vec![problem])
+        }
+    });
+    configs.collect()
 }
 
 fn server_config(

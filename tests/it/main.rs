@@ -13,6 +13,8 @@ mod clients;
 mod configuration;
 mod configuration_mistakes;
 mod examples;
+mod proxy_in;
 mod sessions;
 mod static_files;
+mod trusted_proxies;
 mod tls_files;

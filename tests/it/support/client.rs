@@ -27,6 +27,16 @@ pub async fn tls(gateway: &Gateway) -> TlsStream<TcpStream> {
 }
 
 pub async fn try_tls(gateway: &Gateway) -> std::io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(gateway.address(0)).await?;
+    tcp.set_nodelay(true)?;
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(trusting(gateway))
+        .connect(name, tcp)
+        .await
+}
+
+/// A TLS client that trusts the gateway's authority and has no certificate.
+pub fn trusting(gateway: &Gateway) -> Arc<rustls::ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(gateway.ca_file()).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
@@ -37,12 +47,7 @@ pub async fn try_tls(gateway: &Gateway) -> std::io::Result<TlsStream<TcpStream>>
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let tcp = TcpStream::connect(gateway.address(0)).await?;
-    tcp.set_nodelay(true)?;
-    let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
-        .await
+    Arc::new(config)
 }
 
 /// Sends a request as it stands and reads the answer to the end of the connection, or of patience.

@@ -6,6 +6,7 @@ pub mod broker;
 pub mod client;
 pub mod clients;
 pub mod gateway;
+pub mod journal;
 pub mod mosquitto;
 pub mod packets;
 pub mod process;
