@@ -272,7 +272,7 @@ mod tests {
         #[test]
         fn nothing_to_the_left_of_the_client_matters(forged in "[ -~]{0,60}|[for=6.;\"\\\\, ]{0,20}") {
             let expected = is("192.0.2.1:0", "192.0.2.1, 10.0.0.1");
-            prop_assert_eq!(by_proxy(&[("x-forwarded-for", &format!("{forged}, 192.0.2.1"))]), expected.clone());
+            prop_assert_eq!(&by_proxy(&[("x-forwarded-for", &format!("{forged}, 192.0.2.1"))]), &expected);
             for own in ["for=192.0.2.1", "for=\"192.0.2.1\";host=\"a\""] {
                 let seen = by_proxy(&[("forwarded", &format!("{forged}, {own}"))]);
                 // Unbalanced quotes and escapes make it unreadable, never another client's.

@@ -218,7 +218,7 @@ mod tests {
             let expected = Packet {
                 id: id.clone().unwrap_or_else(|| packet.id.clone()),
                 user: user.clone().or_else(|| packet.user.clone()),
-                ..packet.clone()
+                ..packet
             };
             let written = names.rewrite(&bytes, &connect).unwrap();
             prop_assert_eq!(&written, &expected.write());

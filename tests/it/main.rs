@@ -9,6 +9,7 @@
 mod support;
 
 mod brokers;
+mod client_certificates;
 mod clients;
 mod configuration;
 mod configuration_mistakes;

@@ -35,17 +35,22 @@ pub async fn try_tls(gateway: &Gateway) -> std::io::Result<TlsStream<TcpStream>>
         .await
 }
 
-/// A TLS client that trusts the gateway's authority and has no certificate.
-pub fn trusting(gateway: &Gateway) -> Arc<rustls::ClientConfig> {
+/// The gateway's authority.
+pub fn roots(gateway: &Gateway) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(gateway.ca_file()).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
     }
+    roots
+}
+
+/// A TLS client that trusts the gateway's authority and has no certificate.
+pub fn trusting(gateway: &Gateway) -> Arc<rustls::ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
+        .with_root_certificates(roots(gateway))
         .with_no_client_auth();
     Arc::new(config)
 }
@@ -92,6 +97,19 @@ impl Client {
                 .insert("Sec-WebSocket-Protocol", value);
         }
         let stream = tls(gateway).await;
+        let (socket, response) = tokio_tungstenite::client_async(request, stream)
+            .await
+            .unwrap();
+        Self { socket, response }
+    }
+
+    /// Upgrades on `/mqtt` over that connection.
+    pub async fn over(stream: TlsStream<TcpStream>) -> Self {
+        let mut request = "wss://localhost/mqtt".into_client_request().unwrap();
+        let value = "mqtt".parse().unwrap();
+        request
+            .headers_mut()
+            .insert("Sec-WebSocket-Protocol", value);
         let (socket, response) = tokio_tungstenite::client_async(request, stream)
             .await
             .unwrap();

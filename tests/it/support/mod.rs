@@ -5,6 +5,7 @@ pub mod authority;
 pub mod broker;
 pub mod client;
 pub mod clients;
+pub mod devices;
 pub mod gateway;
 pub mod journal;
 pub mod mosquitto;
