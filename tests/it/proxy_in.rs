@@ -79,7 +79,7 @@ async fn head_at_broker(
 ) -> tungstenite::handshake::server::Request {
     let mut tcp = dial(gateway.address(PLAIN)).await;
     tcp.write_all(header).await.unwrap();
-    let (mut socket, _) = tokio_tungstenite::client_async("ws://localhost/mqtt", tcp)
+    let (mut socket, _) = Box::pin(tokio_tungstenite::client_async("ws://localhost/mqtt", tcp))
         .await
         .unwrap();
     socket
@@ -439,7 +439,7 @@ async fn the_log_tells_the_client_and_the_proxy() {
     let mut tcp = dial(gateway.address(PLAIN)).await;
     let proxy = tcp.local_addr().unwrap();
     tcp.write_all(&v2(0x21, 0x11, TCP4)).await.unwrap();
-    let (mut socket, _) = tokio_tungstenite::client_async("ws://localhost/mqtt", tcp)
+    let (mut socket, _) = Box::pin(tokio_tungstenite::client_async("ws://localhost/mqtt", tcp))
         .await
         .unwrap();
     socket
@@ -489,7 +489,7 @@ async fn a_proxy_that_ended_tls_tells_whom_it_verified() {
     ] {
         let mut tcp = dial(named.address(PLAIN)).await;
         tcp.write_all(&header).await.unwrap();
-        let (mut socket, _) = tokio_tungstenite::client_async("ws://localhost/mqtt", tcp)
+        let (mut socket, _) = Box::pin(tokio_tungstenite::client_async("ws://localhost/mqtt", tcp))
             .await
             .unwrap();
         socket

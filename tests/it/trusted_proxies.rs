@@ -32,7 +32,9 @@ async fn seen(
     for (name, value) in headers {
         request.headers_mut().append(*name, value.parse().unwrap());
     }
-    let (mut socket, _) = tokio_tungstenite::client_async(request, tcp).await.unwrap();
+    let (mut socket, _) = Box::pin(tokio_tungstenite::client_async(request, tcp))
+        .await
+        .unwrap();
     socket
         .send(Message::binary(packets::connect(id, 60)))
         .await
@@ -172,7 +174,9 @@ async fn a_proxy_header_may_name_a_trusted_http_proxy() {
         request
             .headers_mut()
             .append("x-forwarded-for", "192.0.2.1".parse().unwrap());
-        let (mut socket, _) = tokio_tungstenite::client_async(request, tcp).await.unwrap();
+        let (mut socket, _) = Box::pin(tokio_tungstenite::client_async(request, tcp))
+            .await
+            .unwrap();
         socket
             .send(Message::binary(packets::connect("c", 60)))
             .await

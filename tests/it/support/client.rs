@@ -97,7 +97,7 @@ impl Client {
                 .insert("Sec-WebSocket-Protocol", value);
         }
         let stream = tls(gateway).await;
-        let (socket, response) = tokio_tungstenite::client_async(request, stream)
+        let (socket, response) = Box::pin(tokio_tungstenite::client_async(request, stream))
             .await
             .unwrap();
         Self { socket, response }
@@ -110,7 +110,7 @@ impl Client {
         request
             .headers_mut()
             .insert("Sec-WebSocket-Protocol", value);
-        let (socket, response) = tokio_tungstenite::client_async(request, stream)
+        let (socket, response) = Box::pin(tokio_tungstenite::client_async(request, stream))
             .await
             .unwrap();
         Self { socket, response }
