@@ -1,20 +1,18 @@
 //! One TCP connection: PROXY header → first byte → TLS → HTTP → perhaps a session. The table of contents of the data path.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::admission::Permit;
-use super::first_bytes::{PLAIN_HTTP_ON_TLS, Spoken};
+use super::first_bytes::{Beginning, PLAIN_HTTP_ON_TLS, beginning};
 use super::outcome::{Phase, Reason, TlsCause};
+use super::prefixed::Prefixed;
 use super::proxy_header::HeaderError;
 use super::{Gateway, ListenerContext, ListenerRules, Snapshot, http, proxy_header, session};
 use crate::certificates::{holder, naming_refused};
@@ -146,70 +144,22 @@ fn must_begin_with_proxy_header(arrival: &Arrival) -> bool {
     trusted.is_some_and(|trusted| trusted.contains(arrival.tcp_peer.ip()))
 }
 
-/// What a connection begins with, behind the PROXY header that it may have.
-struct Beginning {
-    spoken: Spoken,
-    /// Taken already; empty but where it looked like a PROXY header at first.
-    taken: Vec<u8>,
-}
-
-/// Looks at the first bytes, most often without taking them.
-async fn beginning(
-    tcp: &mut TcpStream,
-    arrival: &Arrival,
-    deadline: Instant,
-) -> Result<Beginning, End> {
-    let failed = |error| (Phase::Tls, Reason::ClientIo(error));
-    let late = |_elapsed| (Phase::Tls, Reason::TlsTimeout);
-    let mut ahead = [0; proxy_header::TELLING];
-    let count = timeout_at(deadline, tcp.peek(&mut ahead))
-        .await
-        .map_err(late)?
-        .map_err(failed)?;
-    let mut taken = Vec::new();
-    let mut seen = &ahead[..count];
-    loop {
-        let Some(first) = seen.first() else {
-            return Err((Phase::Tls, Reason::Vanished));
-        };
-        match proxy_header::begins(seen) {
-            Some(false) => {
-                return Ok(Beginning {
-                    spoken: Spoken::of(*first),
-                    taken,
-                });
-            }
-            Some(true) => return Err((Phase::ProxyHeader, uninvited_header(arrival))),
-            None => {}
-        }
-        // A peek would come back with the same bytes at once, so here they are taken.
-        let mut more = (&mut *tcp).take((proxy_header::TELLING - taken.len()) as u64);
-        let read = timeout_at(deadline, more.read_buf(&mut taken))
-            .await
-            .map_err(late)?;
-        if read.map_err(failed)? == 0 {
-            return Err((Phase::Tls, Reason::Vanished));
-        }
-        seen = &taken;
-    }
-}
-
 /// SECURITY: a header that was not asked for is never believed, and never taken for a broken request either: whoever set
 /// the load balancer up must learn what is missing here.
-fn uninvited_header(arrival: &Arrival) -> Reason {
+fn uninvited_header(arrival: &Arrival) -> HeaderError {
     let expects = arrival
         .rules()
         .is_some_and(|rules| rules.proxy_protocol.is_some());
     match expects {
-        true if must_begin_with_proxy_header(arrival) => HeaderError::Second.into(),
-        true => HeaderError::Untrusted.into(),
-        false => HeaderError::Unexpected.into(),
+        true if must_begin_with_proxy_header(arrival) => HeaderError::Second,
+        true => HeaderError::Untrusted,
+        false => HeaderError::Unexpected,
     }
 }
 
 async fn plain(mut tcp: TcpStream, arrival: &Arrival, deadline: Instant) -> Result<Prefixed, End> {
     let request = arrival.began + arrival.snapshot.timeouts.request;
-    let beginning = beginning(&mut tcp, arrival, deadline.max(request)).await;
+    let beginning = beginning(&mut tcp, uninvited_header(arrival), deadline.max(request)).await;
     let Beginning { spoken, taken } =
         beginning.map_err(|(phase, reason)| match (phase, reason) {
             (Phase::Tls, Reason::TlsTimeout) => (Phase::Http, Reason::RequestTimeout),
@@ -218,10 +168,7 @@ async fn plain(mut tcp: TcpStream, arrival: &Arrival, deadline: Instant) -> Resu
         })?;
     match spoken.mistake_on_plain() {
         Some(mistake) => Err((Phase::Http, mistake)),
-        None => Ok(Prefixed {
-            prefix: taken.into(),
-            stream: Stream::Plain(tcp),
-        }),
+        None => Ok(Prefixed::new(Stream::Plain(tcp), taken)),
     }
 }
 
@@ -230,7 +177,8 @@ async fn tls(
     arrival: &mut Arrival,
     deadline: Instant,
 ) -> Result<Prefixed, End> {
-    let Beginning { spoken, taken } = beginning(&mut tcp, arrival, deadline).await?;
+    let Beginning { spoken, taken } =
+        beginning(&mut tcp, uninvited_header(arrival), deadline).await?;
     if let Some(mistake) = spoken.mistake_on_tls() {
         if matches!(mistake, Reason::PlainHttpOnTls) {
             answer_plain_http(&mut tcp).await;
@@ -264,17 +212,31 @@ async fn tls(
         Err(_) => return Err((Phase::Tls, Reason::TlsTimeout)),
     };
     let (_, session) = stream.get_ref();
+    arrival.tls = Some(how(session, arrival.tls.take()));
+    count(arrival, session);
+    Prefixed::peeked(
+        Stream::Tls(Box::new(TlsStream::from(stream))),
+        arrival.snapshot.timeouts.request,
+    )
+    .await
+}
+
+/// How the client came; `told` by a proxy that ended the client's TLS and began its own, which knows what ours does not show.
+fn how(session: &rustls::ServerConnection, told: Option<Tls>) -> Tls {
     let certificate = session.peer_certificates().and_then(<[_]>::first);
     let mut tls = Tls::of(
         session,
         certificate.and_then(|certificate| holder(certificate)),
     );
-    if let Some(told) = arrival.tls.take() {
-        // A proxy that ended the client's TLS and began its own knows what ours does not show.
+    if let Some(told) = told {
         tls.server_name = tls.server_name.or(told.server_name);
         tls.certificate = tls.certificate.or(told.certificate);
     }
-    arrival.tls = Some(tls);
+    tls
+}
+
+/// A finished handshake.
+fn count(arrival: &Arrival, session: &rustls::ServerConnection) {
     let metrics = &arrival.gateway.metrics;
     let labels = ByHandshake {
         listener: Arc::clone(&arrival.listener.name),
@@ -296,7 +258,6 @@ async fn tls(
         .tls_seconds
         .get_or_create(&by_listener)
         .observe(seconds);
-    Prefixed::peeked(Stream::Tls(Box::new(TlsStream::from(stream))), arrival).await
 }
 
 fn failed(arrival: &Arrival, cause: TlsCause, error: std::io::Error) -> Reason {
@@ -361,87 +322,5 @@ async fn answer_plain_http(tcp: &mut TcpStream) {
     };
     if let Ok(Err(error)) = timeout(PATIENCE, answering).await {
         tracing::debug!(%error, "the answer to plain HTTP on a TLS port was not taken");
-    }
-}
-
-/// A stream with bytes that were read ahead.
-#[derive(Debug)]
-pub(super) struct Prefixed {
-    prefix: Bytes,
-    stream: Stream,
-}
-
-impl Prefixed {
-    /// Reads the first bytes inside TLS ahead, to see whether they are HTTP at all.
-    async fn peeked(mut stream: Stream, arrival: &Arrival) -> Result<Self, End> {
-        let mut first = Vec::with_capacity(1024);
-        let patience = arrival.snapshot.timeouts.request;
-        match timeout(patience, stream.read_buf(&mut first)).await {
-            Ok(Ok(0)) => return Err((Phase::Http, Reason::Vanished)),
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err((Phase::Http, Reason::ClientIo(error))),
-            Err(_) => return Err((Phase::Http, Reason::RequestTimeout)),
-        }
-        match Spoken::of(first[0]).mistake_inside_tls() {
-            Some(mistake) => Err((Phase::Http, mistake)),
-            None => Ok(Self {
-                prefix: first.into(),
-                stream,
-            }),
-        }
-    }
-
-    /// The stream, and what of the prefix was not read.
-    pub(super) fn into_parts(self) -> (Stream, Bytes) {
-        (self.stream, self.prefix)
-    }
-}
-
-impl AsyncRead for Prefixed {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let this = self.get_mut();
-        if this.prefix.is_empty() {
-            return Pin::new(&mut this.stream).poll_read(cx, buffer);
-        }
-        let count = this.prefix.len().min(buffer.remaining());
-        buffer.put_slice(&this.prefix.split_to(count));
-        if this.prefix.is_empty() {
-            this.prefix = Bytes::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Prefixed {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

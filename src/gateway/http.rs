@@ -16,8 +16,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::connection::{Arrival, Prefixed};
+use super::connection::Arrival;
 use super::outcome::{Phase, Reason};
+use super::prefixed::Prefixed;
 use super::routes::{Route, Target};
 use super::{forwarded, session, upgrade};
 use crate::config::model::{Redirect, Speaks};
