@@ -8,7 +8,7 @@ use http::HeaderMap;
 /// One client. Held until a broker has taken its session.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The client: the TCP peer, or who a trusted proxy says it is.
+    /// The client: the TCP peer, or who a trusted proxy says it is; then with port 0 where that does not tell one.
     pub address: SocketAddr,
     /// What it connected to.
     pub local: SocketAddr,
@@ -27,6 +27,12 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Of the verified certificate.
+    pub fn common_name(&self) -> Option<&str> {
+        let certificate = self.tls.as_ref()?.certificate.as_ref()?;
+        certificate.common_name.as_deref()
+    }
+
     /// The gateway itself, when it asks a broker how it is: `address` is its end of the connection, `broker` the other.
     pub fn of_gateway(address: SocketAddr, broker: SocketAddr) -> Self {
         Self {
@@ -70,13 +76,28 @@ pub struct Tls {
     /// The name that it asked for (SNI).
     pub server_name: Option<String>,
     pub alpn: Option<Vec<u8>>,
-    /// Verified, in DER; `None` when it showed none.
-    pub certificate: Option<Vec<u8>>,
+    /// Verified; `None` when it showed none.
+    pub certificate: Option<Certificate>,
+}
+
+/// Whom a verified certificate names. No text here holds a control character.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// `None` where there is not exactly one that can be printed.
+    pub common_name: Option<String>,
+    /// As RFC 4514 writes it: `CN=device-1,O=Example`.
+    pub subject: String,
+    /// Subject alternative names.
+    pub names: Vec<String>,
+    /// Hexadecimal, as OpenSSL shows it: `01:a2`.
+    pub serial: String,
+    /// Empty where a trusted proxy has verified it and tells no more than the names.
+    pub der: Vec<u8>,
 }
 
 impl Tls {
-    /// The facts of a finished handshake.
-    pub fn of(session: &rustls::ServerConnection) -> Self {
+    /// The facts of a finished handshake, and the certificate that it verified.
+    pub fn of(session: &rustls::ServerConnection, certificate: Option<Certificate>) -> Self {
         Self {
             version: match session.protocol_version() {
                 Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
@@ -88,10 +109,7 @@ impl Tls {
                 .unwrap_or("unknown"),
             server_name: session.server_name().map(str::to_owned),
             alpn: session.alpn_protocol().map(<[u8]>::to_vec),
-            certificate: session
-                .peer_certificates()
-                .and_then(<[_]>::first)
-                .map(|certificate| certificate.to_vec()),
+            certificate,
         }
     }
 }

@@ -85,9 +85,11 @@ impl App {
             .map_or(443, |(_, address, _)| address.port());
         let listeners = bound
             .into_iter()
-            .map(|(listener, address, sockets)| {
+            .enumerate()
+            .map(|(index, (listener, address, sockets))| {
                 let context = ListenerContext::new(
                     &listener.name,
+                    index,
                     listener.speaks,
                     address,
                     https_port,

@@ -22,13 +22,6 @@ const CURVES: [(&str, &str); 3] = [
 /// RFC 8410 3.
 const ED25519: &str = "1.3.101.112";
 
-/// The common name of a certificate's subject, the first where it has several; for brokers that know clients by it.
-pub fn common_name(der: &[u8]) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let name = certificate.subject().iter_common_name().next()?;
-    name.as_str().ok().map(str::to_owned)
-}
-
 /// The facts of one certificate.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
@@ -157,7 +150,7 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     dns
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(bytes)
         .map(IpAddr::from)
         .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))

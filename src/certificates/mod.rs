@@ -7,11 +7,13 @@
 mod anyone;
 mod broker;
 mod chain;
+mod clients;
 mod coverage;
 pub mod dev;
 mod facts;
 mod pem;
 mod resolver;
+mod subject;
 mod trust;
 mod verdict;
 
@@ -21,17 +23,19 @@ use std::time::SystemTime;
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ServerConfig, SupportedProtocolVersion, version};
 
-use crate::config::model::{Config, TlsVersion};
+use crate::config::model::{Config, Speaks, TlsVersion};
 use crate::config::{Place, Problem};
 
 use self::chain::Loaded;
 use self::resolver::Resolver;
 
 pub use self::broker::broker;
-pub use self::facts::common_name;
+pub use self::clients::naming_refused;
+pub use self::subject::{holder, subject_of};
 
 /// Application protocols we answer on the clients' side, best first (RFC 7301).
 const ALPN: &[&[u8]] = &[b"http/1.1"];
@@ -47,7 +51,10 @@ const FROM_TLS13: &[&SupportedProtocolVersion] = &[&version::TLS13];
 /// TLS towards clients, ready for use.
 #[derive(Debug)]
 pub struct ServerCertificates {
+    /// For listeners that do not ask for certificates.
     pub tls: Arc<ServerConfig>,
+    /// In the order of the listeners; `None` for one without TLS.
+    pub by_listener: Vec<Option<Arc<ServerConfig>>>,
     /// In the order of the configuration.
     pub certificates: Vec<Report>,
     /// What works today for some clients, or for a while. Places as for problems.
@@ -94,6 +101,7 @@ pub fn server_at(config: &Config, now: SystemTime) -> Result<ServerCertificates,
             Err(found) => problems.extend(found),
         }
     }
+    let verifiers = verifiers(config, now, &provider, &mut warnings, &mut problems);
     // A host is called uncovered only when every certificate could be read: otherwise one cause makes two problems.
     if problems.is_empty() {
         problems.extend(coverage::uncovered(config, &loaded));
@@ -106,17 +114,62 @@ pub fn server_at(config: &Config, now: SystemTime) -> Result<ServerCertificates,
         .first()
         .map(|files| files.chain_place.clone())
         .unwrap_or_default();
-    let tls = server_config(config, &loaded, &provider, &place).map_err(|problem| vec![problem])?;
+    let tls =
+        server_config(config, &loaded, None, &provider, &place).map_err(|problem| vec![problem])?;
+    let tls = Arc::new(tls);
+    let by_listener = listener_configs(config, verifiers, &loaded, &tls, &provider)?;
     Ok(ServerCertificates {
-        tls: Arc::new(tls),
+        tls,
+        by_listener,
         certificates: loaded.into_iter().map(|one| one.report).collect(),
         warnings,
     })
 }
 
+/// In the order of the listeners; `None` for one that asks for no certificate.
+fn verifiers(
+    config: &Config,
+    now: SystemTime,
+    provider: &Arc<CryptoProvider>,
+    warnings: &mut Vec<Problem>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Option<Arc<dyn ClientCertVerifier>>> {
+    let mut verifiers = Vec::with_capacity(config.listeners.len());
+    for listener in &config.listeners {
+        let verifier = listener
+            .client_certificates
+            .as_ref()
+            .map(|asked| clients::verifier(asked, now, provider, warnings));
+        verifiers.push(verifier.and_then(|read| read.map_err(|found| problems.extend(found)).ok()));
+    }
+    verifiers
+}
+
+/// `shared` is for listeners that ask for no certificate.
+fn listener_configs(
+    config: &Config,
+    verifiers: Vec<Option<Arc<dyn ClientCertVerifier>>>,
+    loaded: &[Loaded],
+    shared: &Arc<ServerConfig>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Vec<Option<Arc<ServerConfig>>>, Vec<Problem>> {
+    let listeners = config.listeners.iter().zip(verifiers);
+    let configs = listeners.map(|(listener, verifier)| match verifier {
+        _ if listener.speaks != Speaks::Tls => Ok(None),
+        None => Ok(Some(Arc::clone(shared))),
+        Some(verifier) => {
+            let own = server_config(config, loaded, Some(verifier), provider, &listener.place);
+            own.map(|own| Some(Arc::new(own)))
+                .map_err(|problem| vec![problem])
+        }
+    });
+    configs.collect()
+}
+
 fn server_config(
     config: &Config,
     loaded: &[Loaded],
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
     provider: &Arc<CryptoProvider>,
     place: &Place,
 ) -> Result<ServerConfig, Problem> {
@@ -128,10 +181,12 @@ fn server_config(
     let mut tls = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(versions)
         .map_err(failed)?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier.unwrap_or_else(WebPkiClientVerifier::no_client_auth))
         .with_cert_resolver(Arc::new(Resolver::new(loaded)));
     tls.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
     // Resumption by tickets only: nothing is kept for clients that are away.
+    // SECURITY: the key of tickets is this configuration's own. A ticket carries the certificate that was verified, and is
+    // worth nothing at a listener with another CA, nor after a reload with a new revocation list.
     tls.ticketer = Ticketer::new().map_err(failed)?;
     tls.session_storage = Arc::new(NoServerSessionStorage {});
     tls.send_tls13_tickets = TICKETS;

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::{self, PemObject, SectionKind};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 use crate::config::{Place, Problem};
 
@@ -63,6 +63,38 @@ impl PemFile {
             file.keep(kind, der);
         }
         Ok(file)
+    }
+
+    /// The revocation lists of a file, at least one; a file without PEM blocks is taken for one list in DER, the form that
+    /// CAs publish (RFC 5280 4.2.1.13).
+    pub(super) fn revocation_lists(
+        path: &Path,
+        place: &Place,
+    ) -> Result<Vec<CertificateRevocationListDer<'static>>, Problem> {
+        let bytes = std::fs::read(path).map_err(|error| unreadable(path, place, &error))?;
+        let kinds = kinds(&bytes);
+        if kinds == [Kind::Der] {
+            return Ok(vec![bytes.into()]);
+        }
+        let lists = CertificateRevocationListDer::pem_slice_iter(&bytes)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| damaged(path, place, &error))?;
+        if lists.is_empty() {
+            let file = Self {
+                path: path.to_owned(),
+                certificates: Vec::new(),
+                keys: Vec::new(),
+                kinds,
+            };
+            let message = format!(
+                "no revocation list in {}: {}",
+                path.display(),
+                file.contents()
+            );
+            return Err(Problem::new(place, message)
+                .help("a revocation list begins with -----BEGIN X509 CRL-----"));
+        }
+        Ok(lists)
     }
 
     fn keep(&mut self, kind: SectionKind, der: Vec<u8>) {

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use crate::certificates::Report;
 use crate::config::Config;
-use crate::config::model::{Action, HostHeader, Pool, Speaks, Trust};
+use crate::config::model::{Action, HostHeader, Listener, Pool, Speaks, Trust};
+use crate::config::networks::Networks;
 use crate::gateway::Snapshot;
 use crate::pool::Registry;
 use crate::telemetry::Metrics;
@@ -40,6 +41,7 @@ fn tell(config: &Config, certificates: &[Report]) {
             Speaks::PlainRedirect => "redirects to https",
         };
         println!("  {:<24} {speaks}", listener.address.to_string());
+        tell_trust(listener);
     }
     match &config.admin {
         Some(admin) => println!(
@@ -95,6 +97,29 @@ fn tell(config: &Config, certificates: &[Report]) {
         drain.max.as_secs_f64(),
         limits.connections
     );
+}
+
+/// Whom a listener believes about its clients.
+fn tell_trust(listener: &Listener) {
+    let shown = |networks: &Networks| {
+        let networks: Vec<String> = networks.0.iter().map(ToString::to_string).collect();
+        networks.join(" ")
+    };
+    if let Some(trusted) = &listener.proxy_protocol {
+        println!("  {:<24} a PROXY header first from {}", "", shown(trusted));
+    }
+    if let Some(asked) = &listener.client_certificates {
+        let who = match asked.required {
+            true => "every client shows a certificate",
+            false => "clients may show a certificate",
+        };
+        let lists = asked.crl.len();
+        println!(
+            "  {:<24} {who} of {}, {lists} revocation lists",
+            "",
+            asked.ca.display()
+        );
+    }
 }
 
 fn tell_pool(pool: &Pool) {

@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 
 use super::check_bounds::{drain, limits, timeouts};
+use super::check_listeners::{certificates_nobody_asks_for, client_certificates, networks};
 use super::check_pools::pools;
 use super::model::{
     Action, Admin, CertificateFiles, Config, Listener, Log, Redirect, Route, Site, Speaks,
@@ -61,8 +62,10 @@ pub(super) fn check(raw: raw::Config, findings: &mut Findings<'_>) -> Config {
     let pools = pools(raw.pools, findings);
     let names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
     let routes = routes(raw.routes, &names, findings);
+    certificates_nobody_asks_for(&listeners, &pools, findings);
     Config {
         listeners,
+        trusted_proxies: networks(&raw.trusted_proxies, "trusted_proxies", findings),
         admin,
         certificates,
         tls: TlsPolicy {
@@ -121,14 +124,27 @@ fn listeners(raw: Vec<raw::Listener>, findings: &mut Findings<'_>) -> Vec<Listen
                 "give each its own name",
             );
         }
+        let speaks = match listener.plain {
+            None => Speaks::Tls,
+            Some(raw::Plain::Routes) => Speaks::Plain,
+            Some(raw::Plain::Redirect) => Speaks::PlainRedirect,
+        };
+        let proxy_protocol = listener.proxy_protocol.map(|raw| {
+            networks(
+                &raw.trusted,
+                &format!("{key}.proxy_protocol.trusted"),
+                findings,
+            )
+        });
+        let client_certificates = listener.client_certificates.and_then(|raw| {
+            client_certificates(raw, speaks, &format!("{key}.client_certificates"), findings)
+        });
         listeners.push(Listener {
             address,
             name,
-            speaks: match listener.plain {
-                None => Speaks::Tls,
-                Some(raw::Plain::Routes) => Speaks::Plain,
-                Some(raw::Plain::Redirect) => Speaks::PlainRedirect,
-            },
+            speaks,
+            proxy_protocol,
+            client_certificates,
             place,
         });
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::check::Findings;
 use super::check_announcement::{announcement, source_addresses};
 use super::check_health::{balance, eject, probe, queue, somebody_serves};
+use super::check_listeners::connect_identity;
 use super::model::{
     Broker, BrokerTls, CertificateFiles, Forwarded, ForwardedPort, HostHeader, Pool, Transport,
     Trust,
@@ -62,6 +63,7 @@ fn pool(name: String, raw: raw::Pool, findings: &mut Findings<'_>) -> Pool {
         },
         announcement,
         source_addresses: source_addresses(&raw.source_addresses, &brokers, &key, findings),
+        connect_identity: connect_identity(raw.user_name, raw.client_id),
         place: findings.places.of(&key),
         tls,
         brokers,

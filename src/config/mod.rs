@@ -22,8 +22,10 @@ mod raw_admin;
 mod raw_announcement;
 mod raw_bounds;
 mod raw_pools;
+mod raw_listeners;
 mod scalar;
 pub mod values;
+pub mod networks;
 mod names;
 mod broker_url;
 pub mod probe_values;
@@ -32,6 +34,7 @@ mod check_pools;
 mod check_health;
 mod check_announcement;
 mod check_bounds;
+mod check_listeners;
 
 use std::path::{Path, PathBuf};
 

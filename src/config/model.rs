@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::announcement::Announcement;
+use super::networks::Networks;
 use super::probe_values::{ProbeUrl, Secret};
 use super::problem::Place;
 
@@ -20,6 +21,8 @@ use super::problem::Place;
 pub struct Config {
     /// At least one.
     pub listeners: Vec<Listener>,
+    /// HTTP proxies whose `X-Forwarded-For` and `Forwarded` are believed.
+    pub trusted_proxies: Networks,
     /// Health, metrics and status; `None` when `admin: off`.
     pub admin: Option<Admin>,
     /// At least one when any listener speaks TLS.
@@ -44,6 +47,28 @@ pub struct Listener {
     /// Label in logs and metrics; the address unless named.
     pub name: String,
     pub speaks: Speaks,
+    /// Who must begin with a PROXY header; `None` where nobody does.
+    pub proxy_protocol: Option<Networks>,
+    /// `None` where clients are not asked for a certificate. Only with `Speaks::Tls`.
+    pub client_certificates: Option<ClientCertificates>,
+    pub place: Place,
+}
+
+/// Whose certificates clients may, or must, show.
+#[derive(Debug, Clone)]
+pub struct ClientCertificates {
+    /// A client without one is refused.
+    pub required: bool,
+    /// PEM.
+    pub ca: PathBuf,
+    pub ca_place: Place,
+    pub crl: Vec<CrlFile>,
+}
+
+/// A certificate revocation list, PEM or DER.
+#[derive(Debug, Clone)]
+pub struct CrlFile {
+    pub path: PathBuf,
     pub place: Place,
 }
 
@@ -155,7 +180,39 @@ pub struct Pool {
     pub announcement: Announcement,
     /// Addresses of this machine that its sessions are spread over; empty for what the system chooses.
     pub source_addresses: Vec<IpAddr>,
+    pub connect_identity: ConnectIdentity,
     pub place: Place,
+}
+
+/// Whose words the user name and client id of CONNECT are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ConnectIdentity {
+    pub user_name: ConnectUserName,
+    pub client_id: ConnectClientId,
+}
+
+impl ConnectIdentity {
+    /// A client without a certificate cannot have a session.
+    pub fn needs_certificate(self) -> bool {
+        self != Self::default()
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ConnectUserName {
+    /// The client's own.
+    #[default]
+    Client,
+    CertificateCommonName,
+    CertificateSubject,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ConnectClientId {
+    /// The client's own.
+    #[default]
+    Client,
+    CertificateCommonName,
 }
 
 /// What the brokers of a pool are: a row of defaults, nothing else.

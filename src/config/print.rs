@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::model::{Action, Config, Listener, Route, Speaks, TlsVersion};
+use super::model::{Action, ClientCertificates, Config, Listener, Route, Speaks, TlsVersion};
+use super::networks::{Network, Networks};
 use super::print_pools;
 use super::values::{Size, Span};
 
@@ -25,6 +26,7 @@ fn whole(config: &Config) -> Map<String, Value> {
     let log = &config.log;
     let fields = [
         ("listeners", config.listeners.iter().map(listener).collect()),
+        ("trusted_proxies", networks(&config.trusted_proxies)),
         (
             "admin",
             config
@@ -109,7 +111,33 @@ fn listener(listener: &Listener) -> Value {
         Speaks::Plain => Some("routes"),
         Speaks::PlainRedirect => Some("redirect"),
     };
-    json!({ "address": listener.address, "name": listener.name, "plain": plain })
+    let proxy_protocol = listener
+        .proxy_protocol
+        .as_ref()
+        .map(|trusted| json!({ "trusted": networks(trusted) }));
+    json!({
+        "address": listener.address,
+        "name": listener.name,
+        "plain": plain,
+        "proxy_protocol": proxy_protocol,
+        "client_certificates": listener.client_certificates.as_ref().map(client_certificates),
+    })
+}
+
+fn client_certificates(asked: &ClientCertificates) -> Value {
+    let crl = asked.crl.iter().map(|file| json!(file.path));
+    json!({
+        "mode": if asked.required { "required" } else { "optional" },
+        "ca": asked.ca,
+        "crl": crl.collect::<Value>(),
+    })
+}
+
+fn networks(networks: &Networks) -> Value {
+    let networks = networks.0.iter();
+    networks
+        .map(|network| json!(Network(*network).to_string()))
+        .collect()
 }
 
 fn route(route: &Route, config: &Config) -> Value {

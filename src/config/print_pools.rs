@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::announcement::{AskedPath, ProxyVersion};
-use super::model::{Balance, Broker, ForwardedPort, HostHeader, Pool, Probe, Trust};
+use super::model::{
+    Balance, Broker, ConnectClientId, ConnectUserName, ForwardedPort, HostHeader, Pool, Probe,
+    Trust,
+};
 use super::values::{Size, Span};
 
 pub(super) fn pool(pool: &Pool) -> Value {
@@ -16,6 +19,15 @@ pub(super) fn pool(pool: &Pool) -> Value {
     let port = match pool.forwarded.port {
         ForwardedPort::Listener => "listener",
         ForwardedPort::Client => "client",
+    };
+    let user_name = match pool.connect_identity.user_name {
+        ConnectUserName::Client => "client",
+        ConnectUserName::CertificateCommonName => "certificate_common_name",
+        ConnectUserName::CertificateSubject => "certificate_subject",
+    };
+    let client_id = match pool.connect_identity.client_id {
+        ConnectClientId::Client => "client",
+        ConnectClientId::CertificateCommonName => "certificate_common_name",
     };
     let announcement = &pool.announcement;
     let certificate = pool.tls.certificate.as_ref();
@@ -67,6 +79,8 @@ pub(super) fn pool(pool: &Pool) -> Value {
         "certificate_header": announcement.certificate_header,
         "request_head": Size(announcement.request_head).to_string(),
         "source_addresses": pool.source_addresses,
+        "user_name": user_name,
+        "client_id": client_id,
         "tls": tls,
         "brokers": brokers.collect::<Value>(),
     })

@@ -13,12 +13,14 @@ use super::names::{
     Address, FilePath, HeaderValue, HostPattern, Label, RedirectTarget, RoutePath, ServerName,
     SitePath, Token,
 };
+use super::networks::Network;
 use super::probe_values::ProbeUrl;
 use super::raw_admin::Admin;
 use super::raw_announcement::{
     BrokerPath, Cookies, Forwarded, Headers, ProxyProtocol, SourceAddress,
 };
 use super::raw_bounds::{Drain, Limits, Log, Timeouts};
+use super::raw_listeners::{ClientCertificates, ClientId, ProxyHeaders, UserName};
 use super::raw_pools::{Balance, Eject, Probe, Queue, slow_start};
 use super::values::{Count, Size, Span};
 
@@ -29,6 +31,11 @@ pub(super) struct Config {
     /// Where clients connect. At least one.
     #[schemars(length(min = 1))]
     pub listeners: Vec<Listener>,
+    /// Networks of HTTP proxies in front that say in `X-Forwarded-For` or `Forwarded` who the client is: the first
+    /// address from the right that is not one of them. From anyone else these headers are dropped. Proxies must append
+    /// to, or set, what their clients send.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
     /// Health, metrics and status for the operator; `off` for none. Never public: it has no authentication.
     #[serde(default)]
     pub admin: Admin,
@@ -76,6 +83,10 @@ pub(super) struct Listener {
     pub name: Option<Label>,
     /// Without TLS; a listener without this key speaks TLS.
     pub plain: Option<Plain>,
+    /// The PROXY protocol, versions 1 and 2, from load balancers in front. Not spoken unless set.
+    pub proxy_protocol: Option<ProxyHeaders>,
+    /// Certificates of clients (mutual TLS). Not asked for unless set.
+    pub client_certificates: Option<ClientCertificates>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
@@ -242,6 +253,13 @@ pub(super) struct Pool {
     /// unless changed) to one broker address. The system chooses one unless set.
     #[serde(default)]
     pub source_addresses: Vec<SourceAddress>,
+    /// The user name of CONNECT; the password stays as it is. With one of the certificate's, a client that showed none is
+    /// refused.
+    #[serde(default)]
+    pub user_name: UserName,
+    /// The client id of CONNECT. With the certificate's, a client that showed none is refused.
+    #[serde(default)]
+    pub client_id: ClientId,
     /// TLS towards wss and mqtts brokers.
     #[serde(default)]
     pub tls: BrokerTls,

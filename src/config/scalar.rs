@@ -14,6 +14,7 @@ use super::names::{
     Address, FilePath, HeaderValue, HostPattern, Label, LogFilter, RedirectTarget, RoutePath,
     ServerName, SitePath, Token,
 };
+use super::networks::Network;
 use super::probe_values::{MqttText, ProbeUrl, Secret};
 use super::raw_announcement::{BrokerPath, SourceAddress};
 use super::values::{Count, Fault, Size, Span};
@@ -79,6 +80,7 @@ scalars! {
     Label, "name", "string", "public";
     BrokerPath, "broker path", "string", "/mqtt";
     SourceAddress, "IP address", "string", "10.0.0.5";
+    Network, "network", "string", "10.0.0.0/8";
     BrokerUrl, "broker URL", "string", "ws://10.10.1.1:8083/mqtt";
     ProbeUrl, "probe URL", "string", "http://{host}:18083/api/v5/load_rebalance/availability_check";
     MqttText, "text", "string", "tidegate-probe-";
@@ -92,6 +94,7 @@ pub(super) fn stand_in(format: &str) -> &'static str {
         "size" => "64KiB",
         "count" => "auto",
         "address" => "127.0.0.1:0",
+        "network" => "192.0.2.0/24",
         "path" | "broker path" => "/stand-in",
         "IP address" => "127.0.0.1",
         "redirect" => "/stand-in",

@@ -19,6 +19,8 @@ use crate::telemetry::metrics::{ByListener, ByReason, Name};
 #[derive(Debug)]
 pub struct ListenerContext {
     pub name: Name,
+    /// Its place in the configuration.
+    pub index: usize,
     pub speaks: Speaks,
     /// As bound, with the port that the operating system chose where the configuration says 0.
     pub address: SocketAddr,
@@ -32,6 +34,7 @@ pub struct ListenerContext {
 impl ListenerContext {
     pub fn new(
         name: &str,
+        index: usize,
         speaks: Speaks,
         address: SocketAddr,
         https_port: u16,
@@ -42,6 +45,7 @@ impl ListenerContext {
         };
         Self {
             name: Arc::clone(&labels.listener),
+            index,
             speaks,
             address,
             https_port,
@@ -115,6 +119,7 @@ fn admit(
     };
     let arrival = connection::Arrival {
         peer,
+        tcp_peer: peer,
         local,
         tls: None,
         began: Instant::now(),

@@ -1,21 +1,21 @@
-//! One TCP connection: first byte → TLS → HTTP → perhaps a session. The table of contents of the data path.
+//! One TCP connection: PROXY header → first byte → TLS → HTTP → perhaps a session. The table of contents of the data path.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::admission::Permit;
-use super::first_bytes::{PLAIN_HTTP_ON_TLS, Spoken};
+use super::first_bytes::{Beginning, PLAIN_HTTP_ON_TLS, beginning};
 use super::outcome::{Phase, Reason, TlsCause};
-use super::{Gateway, ListenerContext, Snapshot, http, session};
+use super::prefixed::Prefixed;
+use super::proxy_header::HeaderError;
+use super::{Gateway, ListenerContext, ListenerRules, Snapshot, http, proxy_header, session};
+use crate::certificates::{holder, naming_refused};
 use crate::config::model::Speaks;
 use crate::identity::Tls;
 use crate::stream::{Stream, tune};
@@ -24,11 +24,12 @@ use crate::telemetry::metrics::{ByHandshake, ByListener, ByOutcome, ByTlsCause};
 /// A connection as it was accepted.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The client: the TCP peer.
+    /// The client: the TCP peer, or whom its PROXY header names.
     pub peer: SocketAddr,
+    pub tcp_peer: SocketAddr,
     /// What it connected to.
     pub local: SocketAddr,
-    /// Known when the handshake is done; `None` without TLS.
+    /// Known when the handshake is done, or from the PROXY header of a proxy that ended TLS; `None` without TLS.
     pub tls: Option<Tls>,
     pub began: Instant,
     pub listener: Arc<ListenerContext>,
@@ -43,10 +44,10 @@ pub struct Arrival {
 /// is given back.
 pub async fn serve(stream: TcpStream, arrival: Arrival, handshake: Permit) {
     let gateway = Arc::clone(&arrival.gateway);
-    let counted = Counted::new(&arrival);
+    let mut counted = Counted::new(&arrival);
     // CANCEL: a cut ends the connection where it stands; that is its meaning.
     let ended = tokio::select! {
-        ended = Box::pin(talk(stream, arrival, handshake)) => ended,
+        ended = Box::pin(talk(stream, arrival, handshake, &mut counted)) => ended,
         () = gateway.drain.cut() => Ok(None),
     };
     match ended {
@@ -100,72 +101,141 @@ impl Drop for Counted {
     }
 }
 
+impl Arrival {
+    /// What the configuration that it came under says of its listener.
+    fn rules(&self) -> Option<&ListenerRules> {
+        self.snapshot.listeners.get(self.listener.index)
+    }
+}
+
 type End = (Phase, Reason);
 
 /// To the end of HTTP; `Some` is what a session starts from.
 async fn talk(
-    tcp: TcpStream,
+    mut tcp: TcpStream,
     mut arrival: Arrival,
     handshake: Permit,
+    counted: &mut Counted,
 ) -> Result<Option<Box<session::Start>>, End> {
     // The options fail only on a connection that is already gone, which the next read tells.
     tune(&tcp).map_err(|error| (Phase::Tls, Reason::ClientIo(error)))?;
+    let deadline = arrival.began + arrival.snapshot.timeouts.tls;
+    if must_begin_with_proxy_header(&arrival) {
+        let told = proxy_header::read(&mut tcp, deadline).await;
+        let told = told.map_err(|reason| (Phase::ProxyHeader, reason))?;
+        if let Some((client, local)) = told.addresses {
+            (arrival.peer, arrival.local) = (client, local);
+            counted.peer = client;
+        }
+        arrival.tls = told.tls;
+    }
     let stream = match arrival.listener.speaks {
-        Speaks::Tls => tls(tcp, &mut arrival).await?,
+        Speaks::Tls => tls(tcp, &mut arrival, deadline).await?,
         Speaks::Plain | Speaks::PlainRedirect => plain(tcp, &arrival).await?,
     };
     http::serve(stream, arrival, handshake).await
 }
 
-/// Looks at the first byte without taking it. `None` when the deadline came first.
-async fn first_byte(tcp: &TcpStream, deadline: Instant) -> Result<Option<Spoken>, Reason> {
-    let mut byte = [0];
-    match timeout_at(deadline, tcp.peek(&mut byte)).await {
-        Ok(Ok(0)) => Err(Reason::Vanished),
-        Ok(Ok(_)) => Ok(Some(Spoken::of(byte[0]))),
-        Ok(Err(error)) => Err(Reason::ClientIo(error)),
-        Err(_) => Ok(None),
+fn must_begin_with_proxy_header(arrival: &Arrival) -> bool {
+    let trusted = arrival
+        .rules()
+        .and_then(|rules| rules.proxy_protocol.as_ref());
+    trusted.is_some_and(|trusted| trusted.contains(arrival.tcp_peer.ip()))
+}
+
+/// SECURITY: a header that was not asked for is never believed, and never taken for a broken request either: whoever set
+/// the load balancer up must learn what is missing here.
+fn uninvited_header(arrival: &Arrival) -> HeaderError {
+    let expects = arrival
+        .rules()
+        .is_some_and(|rules| rules.proxy_protocol.is_some());
+    match expects {
+        true if must_begin_with_proxy_header(arrival) => HeaderError::Second,
+        true => HeaderError::Untrusted,
+        false => HeaderError::Unexpected,
     }
 }
 
-async fn plain(tcp: TcpStream, arrival: &Arrival) -> Result<Prefixed, End> {
-    let deadline = arrival.began + arrival.snapshot.timeouts.request;
-    let mistake = match first_byte(&tcp, deadline).await {
-        Ok(Some(spoken)) => spoken.mistake_on_plain(),
-        Ok(None) => Some(Reason::RequestTimeout),
-        Err(reason) => Some(reason),
-    };
-    match mistake {
+async fn plain(mut tcp: TcpStream, arrival: &Arrival) -> Result<Prefixed, End> {
+    let request = arrival.began + arrival.snapshot.timeouts.request;
+    let beginning = beginning(&mut tcp, uninvited_header(arrival), request).await;
+    let Beginning { spoken, taken } =
+        beginning.map_err(|(phase, reason)| match (phase, reason) {
+            (Phase::Tls, Reason::TlsTimeout) => (Phase::Http, Reason::RequestTimeout),
+            (Phase::Tls, reason) => (Phase::Http, reason),
+            end => end,
+        })?;
+    match spoken.mistake_on_plain() {
         Some(mistake) => Err((Phase::Http, mistake)),
-        None => Ok(Prefixed::new(Stream::Plain(tcp))),
+        None => Ok(Prefixed::new(Stream::Plain(tcp), taken)),
     }
 }
 
-async fn tls(mut tcp: TcpStream, arrival: &mut Arrival) -> Result<Prefixed, End> {
-    let deadline = arrival.began + arrival.snapshot.timeouts.tls;
-    let mistake = match first_byte(&tcp, deadline).await {
-        Ok(Some(spoken)) => spoken.mistake_on_tls(),
-        Ok(None) => Some(Reason::TlsTimeout),
-        Err(reason) => Some(reason),
-    };
-    if let Some(mistake) = mistake {
+async fn tls(
+    mut tcp: TcpStream,
+    arrival: &mut Arrival,
+    deadline: Instant,
+) -> Result<Prefixed, End> {
+    let Beginning { spoken, taken } =
+        beginning(&mut tcp, uninvited_header(arrival), deadline).await?;
+    if let Some(mistake) = spoken.mistake_on_tls() {
         if matches!(mistake, Reason::PlainHttpOnTls) {
             answer_plain_http(&mut tcp).await;
         }
         return Err((Phase::Tls, mistake));
     }
-    let Some(config) = &arrival.snapshot.tls else {
+    if !taken.is_empty() {
+        let error = std::io::Error::other("neither TLS nor HTTP");
+        return Err((Phase::Tls, failed(arrival, TlsCause::Garbage, error)));
+    }
+    let Some(config) = arrival.rules().and_then(|rules| rules.tls.as_ref()) else {
         let error = std::io::Error::other("no certificate in this configuration");
         return Err((Phase::Tls, failed(arrival, TlsCause::Other, error)));
     };
     let accepting = TlsAcceptor::from(Arc::clone(config)).accept(tcp);
+    let accepting = naming_refused(accepting.into_fallible());
     let stream = match timeout_at(deadline, accepting).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err((Phase::Tls, failed(arrival, cause(&error), error))),
+        Ok((Ok(stream), _)) => stream,
+        Ok((Err((error, mut tcp)), refused)) => {
+            let cause = cause(&error);
+            if cause == TlsCause::ClientCertificate {
+                // The alert says what is wrong, and a reset could overtake it.
+                let_read(&mut tcp).await;
+            }
+            let error = match refused {
+                Some(subject) => std::io::Error::other(format!("{error} ({subject})")),
+                None => error,
+            };
+            return Err((Phase::Tls, failed(arrival, cause, error)));
+        }
         Err(_) => return Err((Phase::Tls, Reason::TlsTimeout)),
     };
     let (_, session) = stream.get_ref();
-    arrival.tls = Some(Tls::of(session));
+    arrival.tls = Some(how(session, arrival.tls.take()));
+    count(arrival, session);
+    Prefixed::peeked(
+        Stream::Tls(Box::new(TlsStream::from(stream))),
+        arrival.snapshot.timeouts.request,
+    )
+    .await
+}
+
+/// How the client came; `told` by a proxy that ended the client's TLS and began its own, which knows what ours does not show.
+fn how(session: &rustls::ServerConnection, told: Option<Tls>) -> Tls {
+    let certificate = session.peer_certificates().and_then(<[_]>::first);
+    let mut tls = Tls::of(
+        session,
+        certificate.and_then(|certificate| holder(certificate)),
+    );
+    if let Some(told) = told {
+        tls.server_name = tls.server_name.or(told.server_name);
+        tls.certificate = tls.certificate.or(told.certificate);
+    }
+    tls
+}
+
+/// A finished handshake.
+fn count(arrival: &Arrival, session: &rustls::ServerConnection) {
     let metrics = &arrival.gateway.metrics;
     let labels = ByHandshake {
         listener: Arc::clone(&arrival.listener.name),
@@ -187,7 +257,6 @@ async fn tls(mut tcp: TcpStream, arrival: &mut Arrival) -> Result<Prefixed, End>
         .tls_seconds
         .get_or_create(&by_listener)
         .observe(seconds);
-    Prefixed::peeked(Stream::Tls(Box::new(TlsStream::from(stream))), arrival).await
 }
 
 fn failed(arrival: &Arrival, cause: TlsCause, error: std::io::Error) -> Reason {
@@ -211,12 +280,31 @@ fn cause(error: &std::io::Error) -> TlsCause {
     match inner {
         Some(rustls::Error::AlertReceived(_)) => TlsCause::Alert,
         Some(rustls::Error::PeerIncompatible(_)) => TlsCause::NothingInCommon,
+        Some(
+            rustls::Error::InvalidCertificate(_)
+            | rustls::Error::InvalidCertRevocationList(_)
+            | rustls::Error::NoCertificatesPresented,
+        ) => TlsCause::ClientCertificate,
         Some(rustls::Error::InvalidMessage(_) | rustls::Error::InappropriateMessage { .. }) => {
             TlsCause::Garbage
         }
         Some(_) => TlsCause::Other,
         None if error.kind() == std::io::ErrorKind::UnexpectedEof => TlsCause::Closed,
         None => TlsCause::Other,
+    }
+}
+
+/// Closes, and takes what still comes for a while: closing with bytes unread would reset the connection.
+async fn let_read(tcp: &mut TcpStream) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let closing = async {
+        tcp.shutdown().await?;
+        let mut rest = [0; 2048];
+        while tcp.read(&mut rest).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    if let Ok(Err(error)) = timeout(PATIENCE, closing).await {
+        tracing::debug!(%error, "the client left before it was told why");
     }
 }
 
@@ -233,94 +321,5 @@ async fn answer_plain_http(tcp: &mut TcpStream) {
     };
     if let Ok(Err(error)) = timeout(PATIENCE, answering).await {
         tracing::debug!(%error, "the answer to plain HTTP on a TLS port was not taken");
-    }
-}
-
-/// A stream with bytes that were read ahead.
-#[derive(Debug)]
-pub(super) struct Prefixed {
-    prefix: Bytes,
-    stream: Stream,
-}
-
-impl Prefixed {
-    fn new(stream: Stream) -> Self {
-        Self {
-            prefix: Bytes::new(),
-            stream,
-        }
-    }
-
-    /// Reads the first bytes inside TLS ahead, to see whether they are HTTP at all.
-    async fn peeked(mut stream: Stream, arrival: &Arrival) -> Result<Self, End> {
-        let mut first = Vec::with_capacity(1024);
-        let patience = arrival.snapshot.timeouts.request;
-        match timeout(patience, stream.read_buf(&mut first)).await {
-            Ok(Ok(0)) => return Err((Phase::Http, Reason::Vanished)),
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err((Phase::Http, Reason::ClientIo(error))),
-            Err(_) => return Err((Phase::Http, Reason::RequestTimeout)),
-        }
-        match Spoken::of(first[0]).mistake_inside_tls() {
-            Some(mistake) => Err((Phase::Http, mistake)),
-            None => Ok(Self {
-                prefix: first.into(),
-                stream,
-            }),
-        }
-    }
-
-    /// The stream, and what of the prefix was not read.
-    pub(super) fn into_parts(self) -> (Stream, Bytes) {
-        (self.stream, self.prefix)
-    }
-}
-
-impl AsyncRead for Prefixed {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let this = self.get_mut();
-        if this.prefix.is_empty() {
-            return Pin::new(&mut this.stream).poll_read(cx, buffer);
-        }
-        let count = this.prefix.len().min(buffer.remaining());
-        buffer.put_slice(&this.prefix.split_to(count));
-        if this.prefix.is_empty() {
-            this.prefix = Bytes::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Prefixed {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

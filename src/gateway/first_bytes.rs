@@ -1,7 +1,12 @@
 //! What the first byte of a connection says of the mistake that its client made: half of the questions of beginners are a
 //! right protocol on the wrong port.
 
-use super::outcome::Reason;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use super::outcome::{Phase, Reason};
+use super::proxy_header::{self, HeaderError};
 
 /// What a client speaks, by its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +54,54 @@ impl Spoken {
             Self::Mqtt => Some(Reason::MqttInTls),
             Self::Tls | Self::Http | Self::Other => None,
         }
+    }
+}
+
+/// What a connection begins with, behind the PROXY header that it may have.
+pub(super) struct Beginning {
+    pub(super) spoken: Spoken,
+    /// Taken already; empty but where it looked like a PROXY header at first.
+    pub(super) taken: Vec<u8>,
+}
+
+/// Looks at the first bytes, most often without taking them. `uninvited` is what a PROXY header means here.
+pub(super) async fn beginning(
+    tcp: &mut TcpStream,
+    uninvited: HeaderError,
+    deadline: Instant,
+) -> Result<Beginning, (Phase, Reason)> {
+    let failed = |error| (Phase::Tls, Reason::ClientIo(error));
+    let late = |_elapsed| (Phase::Tls, Reason::TlsTimeout);
+    let mut ahead = [0; proxy_header::TELLING];
+    let count = timeout_at(deadline, tcp.peek(&mut ahead))
+        .await
+        .map_err(late)?
+        .map_err(failed)?;
+    let mut taken = Vec::new();
+    let mut seen = &ahead[..count];
+    loop {
+        let Some(first) = seen.first() else {
+            return Err((Phase::Tls, Reason::Vanished));
+        };
+        match proxy_header::begins(seen) {
+            Some(false) => {
+                return Ok(Beginning {
+                    spoken: Spoken::of(*first),
+                    taken,
+                });
+            }
+            Some(true) => return Err((Phase::ProxyHeader, uninvited.into())),
+            None => {}
+        }
+        // A peek would come back with the same bytes at once, so here they are taken.
+        let mut more = (&mut *tcp).take((proxy_header::TELLING - taken.len()) as u64);
+        let read = timeout_at(deadline, more.read_buf(&mut taken))
+            .await
+            .map_err(late)?;
+        if read.map_err(failed)? == 0 {
+            return Err((Phase::Tls, Reason::Vanished));
+        }
+        seen = &taken;
     }
 }
 

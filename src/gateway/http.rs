@@ -17,10 +17,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::admission::Permit;
-use super::connection::{Arrival, Prefixed};
+use super::connection::Arrival;
 use super::outcome::{Phase, Reason};
+use super::prefixed::Prefixed;
 use super::routes::{Route, Target};
-use super::{Gateway, session, upgrade};
+use super::{Gateway, forwarded, session, upgrade};
 use crate::config::model::{Redirect, Speaks};
 use crate::identity::{Identity, UniqueId};
 use crate::pool::Pool;
@@ -238,10 +239,12 @@ impl Requests {
                 HeaderValue::from_static(subprotocol),
             );
         }
+        let trusted = &self.arrival.snapshot.trusted_proxies;
+        let client = forwarded::client(&parts.headers, self.arrival.peer, trusted);
         let identity = Identity {
-            address: self.arrival.peer,
+            address: client.address,
             local: self.arrival.local,
-            forwarded_for: None,
+            forwarded_for: client.chain,
             tls: self.arrival.tls.clone(),
             host: Some(host),
             path: parts

@@ -3,8 +3,12 @@
 pub mod accept;
 pub mod admission;
 pub mod connection;
+mod proxy_header;
+mod proxy_words;
 mod first_bytes;
+mod prefixed;
 mod http;
+mod forwarded;
 mod routes;
 mod upgrade;
 mod session;
@@ -21,6 +25,7 @@ use rustls::ServerConfig;
 
 use crate::certificates::{self, Report};
 use crate::config::model::{Limits, Log, Speaks, Timeouts};
+use crate::config::networks::Networks;
 use crate::config::{Config, Problem};
 use crate::lifecycle::Drain;
 use crate::pool::Registry;
@@ -45,11 +50,22 @@ pub struct Gateway {
 #[derive(Debug)]
 pub struct Snapshot {
     pub routes: Routes,
-    /// `None` when no listener speaks TLS.
-    pub tls: Option<Arc<ServerConfig>>,
+    /// In the order of the configuration, as `ListenerContext::index` counts.
+    pub listeners: Vec<ListenerRules>,
+    /// HTTP proxies that are believed about whom they speak for.
+    pub trusted_proxies: Networks,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub log: Log,
+}
+
+/// What holds for the clients of one listener.
+#[derive(Debug)]
+pub struct ListenerRules {
+    /// `None` when it does not speak TLS.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Who must begin with a PROXY header; `None` when nobody does.
+    pub proxy_protocol: Option<Networks>,
 }
 
 /// A snapshot, and what the operator should hear about it.
@@ -86,13 +102,23 @@ impl Snapshot {
             return Err(problems);
         };
         let (tls, certificates, warnings) = match server {
-            Some(server) => (Some(server.tls), server.certificates, server.warnings),
-            None => (None, Vec::new(), Vec::new()),
+            Some(server) => (server.by_listener, server.certificates, server.warnings),
+            None => (Vec::new(), Vec::new(), Vec::new()),
         };
+        let tls = tls.into_iter().chain(std::iter::repeat(None));
+        let listeners = config
+            .listeners
+            .iter()
+            .zip(tls)
+            .map(|(listener, tls)| ListenerRules {
+                tls,
+                proxy_protocol: listener.proxy_protocol.clone(),
+            });
         Ok(Built {
             snapshot: Self {
                 routes,
-                tls,
+                listeners: listeners.collect(),
+                trusted_proxies: config.trusted_proxies.clone(),
                 limits: config.limits,
                 timeouts: config.timeouts,
                 log: config.log.clone(),

@@ -7,6 +7,7 @@ use std::io;
 
 use tracing::Level;
 
+use super::proxy_header::HeaderError;
 use crate::config::model::Timeouts;
 use crate::mqtt::{ConnectError, Malformed, ReasonCode};
 use crate::pool::JoinError;
@@ -35,6 +36,8 @@ impl Who {
 /// How far it had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
+    /// From accept to the end of the PROXY header, where one is expected.
+    ProxyHeader,
     /// Before the first request.
     Tls,
     Http,
@@ -48,6 +51,7 @@ pub enum Phase {
 impl Phase {
     pub fn name(self) -> &'static str {
         match self {
+            Self::ProxyHeader => "proxy_header",
             Self::Tls => "tls",
             Self::Http => "http",
             Self::Connect => "connect",
@@ -66,6 +70,8 @@ pub enum TlsCause {
     NothingInCommon,
     Garbage,
     Closed,
+    /// The client's certificate is revoked, from another CA, out of date, or missing.
+    ClientCertificate,
     Other,
 }
 
@@ -76,6 +82,7 @@ impl TlsCause {
             Self::NothingInCommon => "nothing_in_common",
             Self::Garbage => "garbage",
             Self::Closed => "closed",
+            Self::ClientCertificate => "client_certificate",
             Self::Other => "other",
         }
     }
@@ -126,6 +133,12 @@ pub enum Reason {
         #[source]
         error: io::Error,
     },
+    #[error("{0}")]
+    ProxyHeader(HeaderError),
+    #[error(
+        "the pool takes its clients' names from certificates, and this client has none that it can use"
+    )]
+    NotAuthorized,
     #[error("the HTTP request cannot be read: {0}")]
     Http(#[source] hyper::Error),
     #[error("WebSocket: {0}")]
@@ -198,6 +211,8 @@ impl Reason {
             | Self::TlsOnPlain
             | Self::MqttOnHttp
             | Self::TlsFailed { .. }
+            | Self::ProxyHeader(_)
+            | Self::NotAuthorized
             | Self::Http(_)
             | Self::Violation(_)
             | Self::Malformed(_)
@@ -236,6 +251,8 @@ impl Reason {
             Self::TlsOnPlain => "tls_on_plain",
             Self::MqttOnHttp => "mqtt_on_http",
             Self::TlsFailed { .. } => "tls_failed",
+            Self::ProxyHeader(error) => error.why(),
+            Self::NotAuthorized => "not_authorized",
             Self::Http(_) => "http",
             Self::Violation(Violation::Text) => "text_frame",
             Self::Violation(_) => "websocket",
@@ -290,6 +307,7 @@ impl Reason {
             Self::SecondConnect => (CloseCode::Protocol, "a second MQTT CONNECT"),
             Self::ConnectTooLarge => (CloseCode::Size, "MQTT CONNECT is over the limit"),
             Self::PacketTooLarge(_) => (CloseCode::Size, "MQTT packet is over the limit"),
+            Self::NotAuthorized => (CloseCode::Policy, "a client certificate is needed here"),
             Self::NoBroker(_) => (
                 CloseCode::Again,
                 "no broker took the session, try again later",
@@ -318,6 +336,7 @@ impl Reason {
             | Self::TlsOnPlain
             | Self::MqttOnHttp
             | Self::TlsFailed { .. }
+            | Self::ProxyHeader(_)
             | Self::Http(_)
             | Self::Panicked => return None,
         })
@@ -333,6 +352,7 @@ impl Reason {
                 ReasonCode::MalformedPacket
             }
             Self::Connect(ConnectError::ContradictingFlags) | Self::SecondConnect => ReasonCode::ProtocolError,
+            Self::NotAuthorized => ReasonCode::NotAuthorized,
             Self::Idle | Self::PingTimeout => ReasonCode::KeepAliveTimeout,
             Self::PacketTooLarge(_) | Self::ConnectTooLarge => ReasonCode::PacketTooLarge,
             Self::NoBroker(error) if error.is_crowded() => ReasonCode::ServerBusy,
@@ -360,6 +380,7 @@ impl Reason {
             | Self::TlsOnPlain
             | Self::MqttOnHttp
             | Self::TlsFailed { .. }
+            | Self::ProxyHeader(_)
             | Self::Http(_)
             // The broker has told the client itself.
             | Self::BrokerRefused(_)
@@ -391,9 +412,12 @@ impl Reason {
                 | Self::TlsOnPlain
                 | Self::MqttOnHttp
                 | Self::TlsFailed {
-                    cause: TlsCause::Alert | TlsCause::NothingInCommon,
+                    cause: TlsCause::Alert
+                        | TlsCause::NothingInCommon
+                        | TlsCause::ClientCertificate,
                     ..
                 }
+                | Self::ProxyHeader(_)
         )
     }
 }

@@ -10,10 +10,11 @@ use super::Gateway;
 use super::connection::{Arrival, Counted};
 use super::outcome::{Phase, Reason, idle_limit};
 use super::relay::{Lane, Relay, Rules};
+use crate::config::model::{ConnectClientId, ConnectUserName};
 use crate::framing::{Fault, Input, Limits, Masks, Output, Signal, Tally, Translator};
 use crate::identity::{Identity, UniqueId};
 use crate::lifecycle::Membership;
-use crate::mqtt::{self, Connack, Connect, ConnectError, PacketType, Version};
+use crate::mqtt::{self, Connack, Connect, ConnectError, NewNames, PacketType, Version};
 use crate::pool::{Joined, Joining, Pool};
 use crate::stream::Stream;
 use crate::telemetry::metrics::{ByOutcome, ByPool, ByVersion, Name};
@@ -123,6 +124,18 @@ async fn open(start: Box<Start>, record: &mut Record) -> Result<Box<Relay>, Box<
             return Err(refused(stream, Reason::Connect(error), version));
         }
     };
+    let renamed = match renamed(&pool, &identity, &packet, &connect) {
+        Ok(renamed) => renamed,
+        Err(reason) => {
+            record.know(&connect);
+            return Err(refused(stream, reason, Some(connect.version)));
+        }
+    };
+    // From here on the client is who its broker takes it for.
+    let packet = renamed.as_deref().unwrap_or(&packet);
+    let Ok(connect) = Connect::read(packet, usize::MAX) else {
+        return Err(refused(stream, Reason::NotAuthorized, None));
+    };
     record.know(&connect);
     if arrival.gateway.drain.is_closing() {
         return Err(refused(stream, Reason::Draining, Some(connect.version)));
@@ -137,7 +150,7 @@ async fn open(start: Box<Start>, record: &mut Record) -> Result<Box<Relay>, Box<
         client: &identity,
         client_id: connect.client_id,
         user_name: connect.user_name,
-        connect: &packet,
+        connect: packet,
         version: connect.version,
         output: Output::Frames,
         limits: packet_limits,
@@ -178,6 +191,53 @@ async fn open(start: Box<Start>, record: &mut Record) -> Result<Box<Relay>, Box<
         joined.connack,
         (joined.seat, arrival.permit),
     )))
+}
+
+/// CONNECT as the broker is to see it, where it is not the client's own.
+fn renamed(
+    pool: &Pool,
+    identity: &Identity,
+    packet: &[u8],
+    connect: &Connect<'_>,
+) -> Result<Option<Vec<u8>>, Reason> {
+    let names = names(pool, identity)?;
+    if names == NewNames::default() {
+        return Ok(None);
+    }
+    // A name that MQTT cannot carry is no name.
+    let renamed = names.rewrite(packet, connect);
+    renamed.map(Some).ok_or(Reason::NotAuthorized)
+}
+
+/// The names that the client's certificate gives it, where the pool takes them from there.
+///
+/// SECURITY: a client without the name that is asked for has no session; it never falls back to its own word.
+fn names<'a>(pool: &Pool, identity: &'a Identity) -> Result<NewNames<'a>, Reason> {
+    let wanted = pool.connect_identity();
+    let certificate = identity
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.certificate.as_ref());
+    let common_name = || {
+        let name = certificate.and_then(|certificate| certificate.common_name.as_deref());
+        name.map(Some).ok_or(Reason::NotAuthorized)
+    };
+    let subject = || {
+        let subject = certificate.map(|certificate| certificate.subject.as_str());
+        let subject = subject.filter(|subject| !subject.is_empty());
+        subject.map(Some).ok_or(Reason::NotAuthorized)
+    };
+    Ok(NewNames {
+        user_name: match wanted.user_name {
+            ConnectUserName::Client => None,
+            ConnectUserName::CertificateCommonName => common_name()?,
+            ConnectUserName::CertificateSubject => subject()?,
+        },
+        client_id: match wanted.client_id {
+            ConnectClientId::Client => None,
+            ConnectClientId::CertificateCommonName => common_name()?,
+        },
+    })
 }
 
 /// The system's generator, as RFC 6455 5.3 asks; its failure would be the machine's end.
@@ -377,7 +437,11 @@ async fn wait_for_end(mut broker: Stream) {
 /// What is logged and counted at the end of a session. Written on drop, so that no way out is missed.
 struct Record {
     gateway: Arc<Gateway>,
-    peer: std::net::SocketAddr,
+    client: std::net::SocketAddr,
+    /// The proxy that the client came by.
+    via: Option<std::net::SocketAddr>,
+    /// The common name of its certificate.
+    certificate: Option<String>,
     listener: Name,
     pool: Name,
     unique_id: UniqueId,
@@ -399,15 +463,20 @@ struct Record {
 impl Record {
     fn new(start: &Start) -> Self {
         let arrival = &start.arrival;
+        let identities = arrival.snapshot.log.identities;
         Self {
             gateway: Arc::clone(&arrival.gateway),
-            peer: arrival.peer,
+            client: start.identity.address,
+            via: (arrival.tcp_peer != start.identity.address).then_some(arrival.tcp_peer),
+            certificate: identities
+                .then(|| start.identity.common_name().map(str::to_owned))
+                .flatten(),
             listener: Arc::clone(&arrival.listener.name),
             pool: Arc::clone(start.pool.name()),
             unique_id: start.identity.unique_id,
             began: Instant::now(),
             told: arrival.snapshot.log.sessions,
-            identities: arrival.snapshot.log.identities,
+            identities,
             version: None,
             client_id: String::new(),
             user_name: None,
@@ -493,11 +562,13 @@ impl Drop for Record {
             ($level:ident) => {
                 tracing::$level!(
                     target: "tidegate::session",
-                    client = %self.peer,
+                    client = %self.client,
+                    via = self.via.map(tracing::field::display),
                     session = %self.unique_id,
                     // Debug escapes control characters: a client id must not write log lines of its own.
                     id = ?self.client_id,
                     user = ?self.user_name.as_deref().unwrap_or(""),
+                    certificate = self.certificate.as_ref().map(tracing::field::debug),
                     version = self.version.map_or("", Version::name),
                     keepalive = self.keepalive,
                     listener = &*self.listener,

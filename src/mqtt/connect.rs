@@ -147,7 +147,10 @@ fn version(name: &[u8], level: u8) -> Result<Version, ConnectError> {
     }
 }
 
-fn skip_properties(fields: &mut Fields<'_>, version: Version) -> Result<(), ConnectError> {
+pub(super) fn skip_properties(
+    fields: &mut Fields<'_>,
+    version: Version,
+) -> Result<(), ConnectError> {
     if version == Version::V5 {
         let length = fields.variable().ok_or(ConnectError::Truncated)?;
         fields.take(length).ok_or(ConnectError::Truncated)?;

@@ -3,6 +3,7 @@
 
 mod header;
 mod connect;
+mod rewrite;
 mod connack;
 mod answer;
 
@@ -10,6 +11,7 @@ pub use answer::{Connack, ReasonCode, disconnect};
 pub use connack::ConnackFields;
 pub use connect::{Connect, ConnectError, version_of};
 pub use header::{FixedHeader, HeaderReader, Malformed, PacketType};
+pub use rewrite::NewNames;
 
 /// The protocol a client speaks, from the level byte of CONNECT (MQTT 3.1.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

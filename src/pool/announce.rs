@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use crate::certificates;
 use crate::config::announcement::{Announcement, ProxyVersion};
 use crate::config::model::{Forwarded, ForwardedPort};
 use crate::identity::Identity;
@@ -11,7 +10,7 @@ use crate::proxy_protocol::{Header, Tls};
 /// The PROXY header of one client.
 pub fn announce(client: &Identity, version: ProxyVersion) -> Vec<u8> {
     let unique_id = client.unique_id.to_string();
-    let common_name = common_name(client);
+    let common_name = client.common_name();
     let tls = client.tls.as_ref();
     // rustls says TLS13_…, everyone else TLS_… (RFC 8446 B.4).
     let cipher = tls.map(|tls| tls.cipher.replacen("TLS13_", "TLS_", 1));
@@ -36,12 +35,6 @@ pub fn announce(client: &Identity, version: ProxyVersion) -> Vec<u8> {
     bytes
 }
 
-/// Of the verified certificate.
-fn common_name(client: &Identity) -> Option<String> {
-    let certificate = client.tls.as_ref()?.certificate.as_deref()?;
-    certificates::common_name(certificate)
-}
-
 /// The headers that the gateway answers for.
 pub(super) fn own_headers(
     head: &mut String,
@@ -55,7 +48,7 @@ pub(super) fn own_headers(
     let Some(name) = &announcement.certificate_header else {
         return;
     };
-    let Some(common_name) = common_name(client) else {
+    let Some(common_name) = client.common_name() else {
         return;
     };
     // SECURITY: whole or not at all, and never a line of its own.

@@ -59,6 +59,7 @@ pub struct Pool {
     host: model::HostHeader,
     forwarded: model::Forwarded,
     announcement: Announcement,
+    connect_identity: model::ConnectIdentity,
     timeouts: Timeouts,
 }
 
@@ -137,12 +138,18 @@ impl Pool {
             host: config.host.clone(),
             forwarded: config.forwarded,
             announcement: config.announcement.clone(),
+            connect_identity: config.connect_identity,
             timeouts,
         })
     }
 
     pub fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// Whose words the names in CONNECT are.
+    pub fn connect_identity(&self) -> model::ConnectIdentity {
+        self.connect_identity
     }
 
     /// A session failed at a broker and it was the broker's fault.

@@ -227,7 +227,7 @@ fn certified(common_name: &str) -> Identity {
             cipher: "TLS13_AES_128_GCM_SHA256",
             server_name: Some("example.com".to_owned()),
             alpn: Some(b"http/1.1".to_vec()),
-            certificate: Some(certificate.der().to_vec()),
+            certificate: tidegate::certificates::holder(certificate.der()),
         }),
         host: None,
         path: "/mqtt".to_owned(),

@@ -64,17 +64,31 @@ pub fn tls_config(
     ca: &Path,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Arc<rustls::ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
-        roots.add(certificate.unwrap()).unwrap();
-    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .unwrap()
-        .with_root_certificates(roots)
+        .with_root_certificates(roots_of(ca))
         .with_no_client_auth();
     Arc::new(config)
+}
+
+/// The gateway's authority.
+pub fn roots(gateway: &Gateway) -> RootCertStore {
+    roots_of(gateway.ca_file())
+}
+
+fn roots_of(ca: &Path) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    roots
+}
+
+/// A TLS client that trusts the gateway's authority and has no certificate.
+pub fn trusting(gateway: &Gateway) -> Arc<rustls::ClientConfig> {
+    tls_config(gateway.ca_file(), rustls::DEFAULT_VERSIONS)
 }
 
 /// A TLS connection that asks for this name.
@@ -134,6 +148,11 @@ impl Client {
             .into_iter()
             .collect();
         Self::open_over(tls(gateway).await, path, &headers).await
+    }
+
+    /// Upgrades on `/mqtt` over that connection.
+    pub async fn over(stream: TlsStream<TcpStream>) -> Self {
+        Self::open_over(stream, "/mqtt", &[("Sec-WebSocket-Protocol", "mqtt")]).await
     }
 
     /// Upgrades over a connection that is there, with these headers.

@@ -28,6 +28,8 @@ pub struct Options<'a> {
     pub users: &'a [(&'a str, &'a str)],
     /// The text of an `acl_file`; with it, anonymous clients are refused.
     pub access_list: Option<&'a str>,
+    /// Every name is let in as who it says it is, and the log tells everything.
+    pub believes_names: bool,
     /// The largest packet in bytes.
     pub max_packet: Option<usize>,
     /// The tls and wss listeners want a certificate of the same authority, whose common name is then the user name.
@@ -75,7 +77,13 @@ impl Mosquitto {
                         _folder: folder,
                     };
                 }
-                Err(error) if error.contains("Address already in use") => last_error = error,
+                Err(error)
+                    if error.contains("Address already in use")
+                        // libwebsockets says no more than this of a port that is taken.
+                        || error.contains("Unable to create websockets listener") =>
+                {
+                    last_error = error;
+                }
                 Err(error) => panic!("{error}"),
             }
         }
@@ -115,6 +123,16 @@ impl Mosquitto {
     /// That authority, with a certificate that it takes from a client too.
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// Waits for a line of its log with all of these words.
+    pub async fn says(&self, words: &[&str]) {
+        let said = |text: &str| {
+            text.lines()
+                .any(|line| words.iter().all(|word| line.contains(word)))
+        };
+        let heard = crate::support::eventually(async || said(&self.log())).await;
+        assert!(heard, "mosquitto does not say {words:?}\n{}", self.log());
     }
 
     /// A power cut: no DISCONNECT, no Close, only the end of every connection.
@@ -161,7 +179,10 @@ fn configuration(
     let mut text = String::from(
         "user root\npersistence false\nlog_dest stderr\nmax_queued_messages 100000\nmax_keepalive 65535\n",
     );
-    writeln!(text, "password_file {}", folder.join("users").display()).unwrap();
+    match options.believes_names {
+        true => text.push_str("log_type all\n"),
+        false => writeln!(text, "password_file {}", folder.join("users").display()).unwrap(),
+    }
     writeln!(text, "allow_anonymous {}", options.access_list.is_none()).unwrap();
     if let Some(list) = options.access_list {
         let file = folder.join("access");

@@ -30,6 +30,17 @@ pub fn connect(client_id: &str, keepalive: u16) -> Vec<u8> {
     packet(0x10, &body)
 }
 
+/// MQTT 3.1.1, clean session, with a user name and perhaps a password.
+pub fn connect_as(client_id: &str, keepalive: u16, user: &str, password: Option<&str>) -> Vec<u8> {
+    let mut body = counted("MQTT");
+    body.extend_from_slice(&[4, if password.is_some() { 0xc2 } else { 0x82 }]);
+    body.extend_from_slice(&keepalive.to_be_bytes());
+    body.extend_from_slice(&counted(client_id));
+    body.extend_from_slice(&counted(user));
+    body.extend_from_slice(&password.map(counted).unwrap_or_default());
+    packet(0x10, &body)
+}
+
 /// MQTT 5, clean start, no properties.
 pub fn connect_v5(client_id: &str, keepalive: u16) -> Vec<u8> {
     let mut body = counted("MQTT");

@@ -18,6 +18,7 @@ use tidegate::config::model::{
     Action, CertificateFiles, Config, Drain, Limits, Listener, Log, LogFormat, Redirect, Route,
     Speaks, Timeouts, TlsPolicy, TlsVersion,
 };
+use tidegate::config::networks::Networks;
 use tidegate::config::{Place, Problem};
 
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
@@ -170,8 +171,11 @@ fn config() -> Config {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             name: "test".to_owned(),
             speaks: Speaks::Tls,
+            proxy_protocol: None,
+            client_certificates: None,
             place: place("listeners[0]"),
         }],
+        trusted_proxies: Networks::default(),
         admin: None,
         certificates: Vec::new(),
         tls: TlsPolicy {

@@ -1,0 +1,283 @@
+//! Who the client is behind HTTP proxies: `X-Forwarded-For`, or `Forwarded` (RFC 7239), read from the right.
+//!
+//! SECURITY: the first address from the right that is not a trusted proxy is the client. Everything to the left of it is
+//! what that client claims, and is dropped here: brokers such as EMQX take the leftmost address for the client.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::HeaderMap;
+use http::header::FORWARDED;
+
+use crate::config::networks::Networks;
+
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// Who came, as far as it can be believed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Client {
+    /// Port 0 where no proxy told one.
+    pub(super) address: SocketAddr,
+    /// The client, then every proxy behind it, the last one whom we saw ourselves; `None` when there is none.
+    pub(super) chain: Option<String>,
+}
+
+/// `peer` is who sent the request; only a trusted one is asked for whom.
+pub(super) fn client(headers: &HeaderMap, peer: SocketAddr, trusted: &Networks) -> Client {
+    let nobody = Client {
+        address: peer,
+        chain: None,
+    };
+    if !trusted.contains(peer.ip()) {
+        return nobody;
+    }
+    let of = |hops: Vec<Option<Hop>>| walk(hops, trusted);
+    let (plain, standard) = (of(x_forwarded_for(headers)), of(forwarded(headers)));
+    let path = match (plain.is_empty(), standard.is_empty()) {
+        (true, true) => return nobody,
+        (false, true) => plain,
+        (true, false) => standard,
+        // SECURITY: a proxy writes one of them and lets a client's forgery of the other pass. Where they name two clients,
+        // nothing tells which one is forged.
+        (false, false)
+            if plain.last().map(|hop| hop.address) != standard.last().map(|hop| hop.address) =>
+        {
+            return nobody;
+        }
+        (false, false) => plain,
+    };
+    let Some(client) = path.last() else {
+        return nobody;
+    };
+    let address = SocketAddr::new(client.address, client.port);
+    let mut chain: Vec<String> = path
+        .iter()
+        .rev()
+        .map(|hop| hop.address.to_string())
+        .collect();
+    chain.push(peer.ip().to_canonical().to_string());
+    Client {
+        address,
+        chain: Some(chain.join(", ")),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Hop {
+    address: IpAddr,
+    port: u16,
+}
+
+/// The hops that can be believed, from the right; the last one is the client. An entry that is no address ends the walk,
+/// and so does the first address that is nobody's proxy.
+fn walk(hops: Vec<Option<Hop>>, trusted: &Networks) -> Vec<Hop> {
+    let mut path = Vec::new();
+    for hop in hops.into_iter().rev().map_while(|hop| hop) {
+        path.push(hop);
+        if !trusted.contains(hop.address) {
+            break;
+        }
+    }
+    path
+}
+
+/// From left to right; `None` for an entry that cannot be read.
+fn x_forwarded_for(headers: &HeaderMap) -> Vec<Option<Hop>> {
+    let values = headers.get_all(X_FORWARDED_FOR).iter();
+    let entries = values.flat_map(|value| {
+        let entries = value.as_bytes().split(|byte| *byte == b',');
+        entries.map(|entry| hop(std::str::from_utf8(entry).ok()?.trim()))
+    });
+    entries.collect()
+}
+
+fn forwarded(headers: &HeaderMap) -> Vec<Option<Hop>> {
+    let mut hops = Vec::new();
+    for value in headers.get_all(FORWARDED) {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        // SECURITY: `for=6.6.6.6;x="` of a client would swallow what the proxy writes behind it. Proxies close their quotes,
+        // so an odd one is a client's, and without escapes an even number of them cannot shift what is quoted.
+        if text.contains('\\') || text.matches('"').count() % 2 == 1 {
+            hops.push(None);
+            continue;
+        }
+        for element in split(&text, ',') {
+            let mut pairs = split(element, ';').filter_map(|pair| pair.trim().split_once('='));
+            let node = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"));
+            hops.push(node.and_then(|(_, node)| hop(node.trim().trim_matches('"'))));
+        }
+    }
+    hops
+}
+
+/// Splits outside of quoted strings (RFC 9110 5.6.4).
+fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    text.split(move |letter: char| {
+        quoted ^= letter == '"';
+        letter == separator && !quoted
+    })
+}
+
+/// `192.0.2.1`, `192.0.2.1:5678`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:5678`.
+fn hop(text: &str) -> Option<Hop> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    let address = match bare.parse::<IpAddr>() {
+        Ok(address) => SocketAddr::new(address, 0),
+        Err(_not_bare) => text.parse::<SocketAddr>().ok()?,
+    };
+    Some(Hop {
+        address: address.ip().to_canonical(),
+        port: address.port(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn trusted() -> Networks {
+        Networks(vec![
+            "10.0.0.0/8".parse().unwrap(),
+            "2001:db8:1::/48".parse().unwrap(),
+        ])
+    }
+
+    fn seen(peer: &str, headers: &[(&'static str, &str)]) -> (String, Option<String>) {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            );
+        }
+        let client = client(&map, SocketAddr::new(peer.parse().unwrap(), 7), &trusted());
+        (client.address.to_string(), client.chain)
+    }
+
+    fn by_proxy(headers: &[(&'static str, &str)]) -> (String, String) {
+        let (client, chain) = seen("10.0.0.1", headers);
+        (client, chain.unwrap_or_default())
+    }
+
+    fn is(client: &str, chain: &str) -> (String, String) {
+        (client.to_owned(), chain.to_owned())
+    }
+
+    #[test]
+    fn a_stranger_is_believed_nothing() {
+        let headers = [("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6")];
+        assert_eq!(
+            seen("192.0.2.1", &headers),
+            ("192.0.2.1:7".to_owned(), None)
+        );
+        assert_eq!(seen("10.0.0.1", &[]), ("10.0.0.1:7".to_owned(), None));
+    }
+
+    #[test]
+    fn the_client_is_the_first_from_the_right_that_is_no_proxy() {
+        let of = |value| by_proxy(&[("x-forwarded-for", value)]);
+        assert_eq!(of("192.0.2.1"), is("192.0.2.1:0", "192.0.2.1, 10.0.0.1"));
+        assert_eq!(
+            of("6.6.6.6, 192.0.2.1"),
+            is("192.0.2.1:0", "192.0.2.1, 10.0.0.1")
+        );
+        assert_eq!(
+            of("6.6.6.6,192.0.2.1 , 10.0.0.9"),
+            is("192.0.2.1:0", "192.0.2.1, 10.0.0.9, 10.0.0.1")
+        );
+        assert_eq!(
+            of("10.0.0.8, 10.0.0.9"),
+            is("10.0.0.8:0", "10.0.0.8, 10.0.0.9, 10.0.0.1")
+        );
+        assert_eq!(
+            of("192.0.2.1:5678"),
+            is("192.0.2.1:5678", "192.0.2.1, 10.0.0.1")
+        );
+        assert_eq!(
+            of("[2001:db8::1]:5678"),
+            is("[2001:db8::1]:5678", "2001:db8::1, 10.0.0.1")
+        );
+        assert_eq!(
+            of("2001:db8::1, 2001:db8:1::5"),
+            is("[2001:db8::1]:0", "2001:db8::1, 2001:db8:1::5, 10.0.0.1")
+        );
+        assert_eq!(
+            of("::ffff:192.0.2.1"),
+            is("192.0.2.1:0", "192.0.2.1, 10.0.0.1")
+        );
+    }
+
+    #[test]
+    fn several_headers_are_one_list() {
+        let headers = [
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-forwarded-for", "192.0.2.1"),
+        ];
+        assert_eq!(by_proxy(&headers), is("192.0.2.1:0", "192.0.2.1, 10.0.0.1"));
+    }
+
+    #[test]
+    fn an_entry_that_is_no_address_ends_the_walk() {
+        let of = |value| by_proxy(&[("x-forwarded-for", value)]);
+        assert_eq!(
+            of("6.6.6.6, unknown, 10.0.0.9"),
+            is("10.0.0.9:0", "10.0.0.9, 10.0.0.1")
+        );
+        assert_eq!(of("6.6.6.6, "), is("10.0.0.1:7", ""));
+        assert_eq!(of("6.6.6.6, 10.0.0.256"), is("10.0.0.1:7", ""));
+        assert_eq!(of("é, 10.0.0.9"), is("10.0.0.9:0", "10.0.0.9, 10.0.0.1"));
+    }
+
+    #[test]
+    fn the_standard_header_is_read_too() {
+        let of = |value| by_proxy(&[("forwarded", value)]);
+        assert_eq!(
+            of("for=192.0.2.1"),
+            is("192.0.2.1:0", "192.0.2.1, 10.0.0.1")
+        );
+        assert_eq!(
+            of(r#"for=6.6.6.6, FOR="[2001:db8::1]:4711";proto=https;by=_gw, for=10.0.0.9"#),
+            is("[2001:db8::1]:4711", "2001:db8::1, 10.0.0.9, 10.0.0.1")
+        );
+        assert_eq!(
+            of(r#"for=6.6.6.6, for=192.0.2.1;host="a,b;for=6.6.6.6""#),
+            is("192.0.2.1:0", "192.0.2.1, 10.0.0.1")
+        );
+        assert_eq!(of("for=192.0.2.1, for=_hidden"), is("10.0.0.1:7", ""));
+        assert_eq!(of("for=192.0.2.1, proto=https"), is("10.0.0.1:7", ""));
+    }
+
+    #[test]
+    fn of_two_headers_that_disagree_neither_is_believed() {
+        let headers = [
+            ("x-forwarded-for", "192.0.2.1"),
+            ("forwarded", "for=6.6.6.6"),
+        ];
+        assert_eq!(by_proxy(&headers), is("10.0.0.1:7", ""));
+        let headers = [
+            ("x-forwarded-for", "192.0.2.1"),
+            ("forwarded", "for=192.0.2.1"),
+        ];
+        assert_eq!(by_proxy(&headers), is("192.0.2.1:0", "192.0.2.1, 10.0.0.1"));
+    }
+
+    proptest! {
+        /// Whatever a client writes, the entry that the proxy appended decides.
+        #[test]
+        fn nothing_to_the_left_of_the_client_matters(forged in "[ -~]{0,60}|[for=6.;\"\\\\, ]{0,20}") {
+            let expected = is("192.0.2.1:0", "192.0.2.1, 10.0.0.1");
+            prop_assert_eq!(&by_proxy(&[("x-forwarded-for", &format!("{forged}, 192.0.2.1"))]), &expected);
+            for own in ["for=192.0.2.1", "for=\"192.0.2.1\";host=\"a\""] {
+                let seen = by_proxy(&[("forwarded", &format!("{forged}, {own}"))]);
+                // Unbalanced quotes and escapes make it unreadable, never another client's.
+                prop_assert!(seen == expected || seen == is("10.0.0.1:7", ""), "{:?}", seen);
+            }
+        }
+    }
+}
