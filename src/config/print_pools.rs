@@ -1,5 +1,6 @@
 //! A pool of the effective configuration, for `print`.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::announcement::{AskedPath, ProxyVersion};
@@ -74,8 +75,8 @@ pub(super) fn pool(pool: &Pool) -> Value {
             Some(ProxyVersion::V1) => "v1",
             Some(ProxyVersion::V2) => "v2",
         },
-        "headers": { "pass": announcement.headers },
-        "cookies": { "pass": announcement.cookies },
+        "headers": passed(&announcement.headers),
+        "cookies": passed(&announcement.cookies),
         "certificate_header": announcement.certificate_header,
         "request_head": Size(announcement.request_head).to_string(),
         "source_addresses": pool.source_addresses,
@@ -84,6 +85,11 @@ pub(super) fn pool(pool: &Pool) -> Value {
         "tls": tls,
         "brokers": brokers.collect::<Value>(),
     })
+}
+
+/// A pool without ws brokers would be warned of the section, so only what somebody wrote is shown.
+fn passed<T: Serialize>(names: &[T]) -> Option<Value> {
+    (!names.is_empty()).then(|| json!({ "pass": names }))
 }
 
 fn broker(broker: &Broker) -> Value {

@@ -24,7 +24,7 @@ pub fn announce(client: &Identity, version: ProxyVersion) -> Vec<u8> {
             version: tls.version,
             cipher: cipher.as_deref().unwrap_or_default(),
             certificate: tls.certificate.is_some(),
-            common_name: common_name.as_deref(),
+            common_name,
         }),
     };
     let mut left_out = Vec::new();
@@ -56,7 +56,7 @@ pub(super) fn own_headers(
         tracing::debug!(client = %client.address, "a common name with odd characters is not sent in a header");
         return;
     }
-    line(head, name, &common_name);
+    line(head, name, common_name);
 }
 
 fn forwarded_headers(head: &mut String, forwarded: Forwarded, client: &Identity) {

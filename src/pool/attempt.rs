@@ -235,10 +235,7 @@ impl Reading {
             match stream.read_buf(&mut read).await {
                 Ok(0) => return Err(Failure::Closed),
                 Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
-                    return Err(Failure::Closed);
-                }
-                Err(error) => return Err(Failure::Io(error)),
+                Err(error) => return Err(broke(error)),
             }
         }
     }
@@ -273,6 +270,14 @@ pub(super) async fn send(
     } else {
         bytes.extend_from_slice(packet);
     }
-    stream.write_all(&bytes).await.map_err(Failure::Io)?;
-    stream.flush().await.map_err(Failure::Io)
+    stream.write_all(&bytes).await.map_err(broke)?;
+    stream.flush().await.map_err(broke)
+}
+
+/// A reset is how a broker closes that has bytes unread; whether a read or a write hears of it is a matter of moments.
+fn broke(error: std::io::Error) -> Failure {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe => Failure::Closed,
+        _ => Failure::Io(error),
+    }
 }

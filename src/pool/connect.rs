@@ -36,7 +36,8 @@ impl Dialing {
 /// broker's URL asks for it.
 pub(super) async fn connect(broker: &Broker, client: Option<&Identity>) -> Result<Stream, Failure> {
     let mut tcp = dial(broker).await?;
-    tune(&tcp).map_err(Failure::Connect)?;
+    // The options fail only on a connection that the broker has ended already.
+    tune(&tcp).map_err(|_gone| Failure::Closed)?;
     if let Some(version) = broker.dialing.proxy_protocol {
         // In front of everything, TLS too (proxy-protocol.txt 2), and in one write.
         let header = match client {

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::support::broker::Broker;
 use crate::support::client::{tls_as, tls_config};
+use crate::support::devices::Devices;
 use crate::support::gateway::pool_of;
 use crate::support::process::Finished;
 use crate::support::program::{Program, command, tidegate};
@@ -96,10 +97,17 @@ async fn installed() -> TempDir {
     for (from, to) in [
         ("tidegate-dev.pem", "example.com.pem"),
         ("tidegate-dev.key", "example.com.key"),
+        ("tidegate-dev.pem", "gateway.pem"),
+        ("tidegate-dev.key", "gateway.key"),
         ("ca.pem", "brokers-ca.pem"),
     ] {
         let copied = fs::copy(certs.join(from), certs.join(to));
         copied.unwrap_or_else(|error| panic!("{from}: {error}, there is {made:?}"));
+    }
+    for whose in ["clients", "devices"] {
+        let authority = Devices::new(whose);
+        authority.ca(&certs, &format!("{whose}-ca.pem"));
+        authority.crl(&certs, &format!("{whose}.crl"), &[]);
     }
     folder
 }
