@@ -108,6 +108,8 @@ impl Failure {
     pub(super) fn connecting(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
+            // It took the connection and threw it away before we had a look.
+            io::ErrorKind::ConnectionReset => Self::Closed,
             // connect(2): EADDRNOTAVAIL when every local port is taken, EADDRINUSE where one was bound before.
             io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => Self::SourcePorts,
             _ => Self::Connect(error),
