@@ -196,11 +196,7 @@ fn metrics_md_has_every_metric_with_its_type_labels_and_meaning() {
         result: "x",
     };
     metrics.brokers.probes.get_or_create(&probe).inc();
-    metrics
-        .brokers
-        .queue_sessions
-        .get_or_create(&pool())
-        .set(1);
+    metrics.brokers.queue_sessions.get_or_create(&pool()).set(1);
     let busy = ByPoolReason {
         pool: name(),
         reason: "x",
@@ -296,7 +292,12 @@ async fn access_log_md_has_every_field_of_a_session_line() {
     let told: BTreeSet<_> = line.as_object().unwrap().keys().cloned().collect();
     let (optional, documented): (Vec<_>, Vec<_>) = rows("docs/access-log.md", "Fields")
         .into_iter()
-        .map(|row| (code_words(&row[0]).remove(0), row[1].ends_with(", optional")))
+        .map(|row| {
+            (
+                code_words(&row[0]).remove(0),
+                row[1].ends_with(", optional"),
+            )
+        })
         .partition(|(_, optional)| *optional);
     let documented: BTreeSet<_> = documented.into_iter().map(|(name, _)| name).collect();
     assert_eq!(documented, told, "left: docs/access-log.md");
