@@ -12,8 +12,8 @@ pub mod stream;
 pub mod lifecycle;
 pub mod telemetry;
 pub mod identity;
-pub mod mqtt;
 pub mod proxy_protocol;
+pub mod mqtt;
 pub mod websocket;
 pub mod config;
 #[cfg(feature = "demo")]
