@@ -3,13 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{RootCertStore, SupportedProtocolVersion};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -17,7 +16,6 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tungstenite::Message;
 use tungstenite::client::IntoClientRequest;
-use tungstenite::handshake::client::Response;
 
 use super::PATIENCE;
 use super::gateway::Gateway;
@@ -110,20 +108,9 @@ async fn handshake_over(
     TlsConnector::from(config).connect(name, tcp).await
 }
 
-/// Sends a request as it stands and reads the answer to the end of the connection, or of patience.
-pub async fn http(gateway: &Gateway, request: &str) -> String {
-    let mut stream = tls(gateway).await;
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    // A server may end TLS without a word when the answer is complete.
-    drop(timeout(PATIENCE, stream.read_to_end(&mut answer)).await);
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
 /// A WebSocket to the gateway that may speak MQTT.
 pub struct Client {
     pub socket: WebSocketStream<TlsStream<TcpStream>>,
-    pub response: Response,
 }
 
 /// How the gateway ended it.
@@ -170,8 +157,8 @@ impl Client {
         }
         // On the heap: the future of every test that opens a client would hold it.
         let opening = Box::pin(tokio_tungstenite::client_async(request, stream));
-        let (socket, response) = opening.await.unwrap();
-        Self { socket, response }
+        let (socket, _response) = opening.await.unwrap();
+        Self { socket }
     }
 
     /// Upgrades and connects with MQTT 3.1.1; panics unless CONNACK says yes.
@@ -211,13 +198,6 @@ impl Client {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 other => panic!("{other:?} instead of a packet"),
             }
-        }
-    }
-
-    /// Nothing but control frames comes for that long.
-    pub async fn hears_nothing(&mut self, time: Duration) {
-        if let Ok(message) = timeout(time, self.receive()).await {
-            panic!("{message:02x?} came");
         }
     }
 

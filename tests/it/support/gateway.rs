@@ -1,6 +1,5 @@
 //! The gateway under test, in this process, on free ports with a certificate of its own.
 
-use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -97,11 +96,6 @@ impl Gateway {
     /// Status and body of a GET on the admin listener.
     pub async fn admin(&self, path: &str) -> (u16, String) {
         self.admin.get(path).await
-    }
-
-    /// Every sample of `/metrics`: `name{labels}` → value.
-    async fn metrics(&self) -> HashMap<String, f64> {
-        self.admin.metrics().await
     }
 
     /// The sum of all samples whose name begins so and that have all of these labels (`why="idle"`).
