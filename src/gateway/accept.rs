@@ -127,11 +127,10 @@ fn admit(
         gateway: Arc::clone(gateway),
         snapshot,
         worker,
-        permit,
     };
     gateway
         .drain
-        .spawn(connection::serve(stream, arrival, handshake));
+        .spawn(connection::serve(stream, arrival, permit, handshake));
 }
 
 /// A connection that failed before it was accepted is its client's trouble (accept(2)).

@@ -37,14 +37,13 @@ pub struct Arrival {
     pub snapshot: Arc<Snapshot>,
     /// The thread that it lives on.
     pub worker: usize,
-    pub permit: Permit,
 }
 
 /// Serves one connection to its end; a session goes on in a task of its own, so that what the handshake and HTTP needed
 /// is given back.
-pub async fn serve(stream: TcpStream, arrival: Arrival, handshake: Permit) {
+pub async fn serve(stream: TcpStream, arrival: Arrival, permit: Permit, handshake: Permit) {
     let gateway = Arc::clone(&arrival.gateway);
-    let mut counted = Counted::new(&arrival);
+    let mut counted = Counted::new(&arrival, permit);
     // CANCEL: a cut ends the connection where it stands; that is its meaning.
     let ended = tokio::select! {
         ended = Box::pin(talk(stream, arrival, handshake, &mut counted)) => ended,
@@ -57,21 +56,24 @@ pub async fn serve(stream: TcpStream, arrival: Arrival, handshake: Permit) {
     }
 }
 
-/// The connection's gauge, and the record of its end where no session has one.
+/// The connection's gauge and its place under the limit, to the end of the goodbye; and the record of its end where no
+/// session has one.
 #[derive(Debug)]
 pub(super) struct Counted {
     peer: SocketAddr,
     listener: Arc<ListenerContext>,
     gateway: Arc<Gateway>,
+    _permit: Permit,
 }
 
 impl Counted {
-    fn new(arrival: &Arrival) -> Self {
+    fn new(arrival: &Arrival, permit: Permit) -> Self {
         arrival.listener.connections.inc();
         Self {
             peer: arrival.peer,
             listener: Arc::clone(&arrival.listener),
             gateway: Arc::clone(&arrival.gateway),
+            _permit: permit,
         }
     }
 
@@ -228,8 +230,9 @@ fn how(session: &rustls::ServerConnection, told: Option<Tls>) -> Tls {
         certificate.and_then(|certificate| holder(certificate)),
     );
     if let Some(told) = told {
-        tls.server_name = tls.server_name.or(told.server_name);
-        tls.certificate = tls.certificate.or(told.certificate);
+        // SECURITY: the handshake that we saw was the proxy's own. Its certificate must not become every client's.
+        tls.server_name = told.server_name.or(tls.server_name);
+        tls.certificate = told.certificate;
     }
     tls
 }

@@ -14,7 +14,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::admission::Permit;
 use super::outcome::{Reason, idle_limit};
 use crate::config::model::Timeouts;
 use crate::framing::{Fault, Signal, Translator};
@@ -22,7 +21,7 @@ use crate::lifecycle::Membership;
 use crate::mqtt::{ConnackFields, PacketType, Version};
 use crate::pool::Seat;
 use crate::stream::Stream;
-use crate::websocket::{Control, Opcode, control};
+use crate::websocket::{Control, Opcode};
 
 /// Bytes read at once. Shared by all sessions of a thread, since only one is polled at a time.
 const READ: usize = 64 * 1024;
@@ -61,8 +60,6 @@ pub(super) struct Lane {
     taken: usize,
     /// Bytes read and not translated: from before the relay, or behind a signal.
     unread: Vec<u8>,
-    /// A control frame to be written at the next frame boundary.
-    owed: Option<Box<(Opcode, Vec<u8>)>>,
     /// TLS may hold bytes that the socket has not taken.
     unflushed: bool,
     /// Since when the far side takes nothing.
@@ -77,7 +74,6 @@ impl Lane {
             pending,
             taken: 0,
             unread,
-            owed: None,
             stalled: None,
         }
     }
@@ -123,21 +119,6 @@ impl Lane {
             self.stalled = Some(Instant::now());
         }
         Poll::Pending
-    }
-
-    /// Appends the control frame that is owed, if it may stand here.
-    fn pay(&mut self, out: &mut Vec<u8>) {
-        if self.translator.at_frame_boundary()
-            && let Some(owed) = self.owed.take()
-        {
-            let mask = self.translator.mask();
-            control(out, owed.0, &owed.1, mask);
-        }
-    }
-
-    fn owe(&mut self, opcode: Opcode, payload: Vec<u8>) {
-        // RFC 6455 5.5.3: of several pings only the last need be answered, so one place is enough.
-        self.owed = Some(Box::new((opcode, payload)));
     }
 }
 
@@ -191,7 +172,7 @@ pub(super) struct Relay {
     pub(super) down: Lane,
     course: Course,
     timer: Pin<Box<Sleep>>,
-    _places: (Seat, Permit),
+    _seat: Seat,
 }
 
 /// What was heard, and what follows from it.
@@ -204,6 +185,8 @@ struct Course {
     pings: u8,
     /// The client said DISCONNECT: when the broker has it, the session is over.
     leaving: bool,
+    /// CONNACK said yes.
+    connected: bool,
     /// What the broker said of the end, before it closes.
     told: Option<Told>,
 }
@@ -218,7 +201,9 @@ impl Course {
         back: &mut Lane,
     ) -> Result<(), Reason> {
         match (from, signal) {
-            (_, Signal::Control(Control::Ping(payload))) => back.owe(Opcode::Pong, payload),
+            (_, Signal::Control(Control::Ping(payload))) => {
+                back.translator.owe(Opcode::Pong, payload)
+            }
             (_, Signal::Control(Control::Pong)) => {}
             (Side::Client, Signal::Control(Control::Close(code))) => {
                 return Err(Reason::ClientClosed(code.into()));
@@ -231,7 +216,7 @@ impl Course {
             }
             (Side::Broker, Signal::Packet(_, packet)) => {
                 // MQTT 5 3.14.2.1: without a reason code it is 0x00.
-                self.told = Some(Told::Disconnected(packet.get(2).copied().unwrap_or(0)));
+                self.told = Some(Told::Disconnected(reason_of(&packet)));
             }
         }
         Ok(())
@@ -242,13 +227,24 @@ impl Course {
         let Some(connack) = ConnackFields::read(packet, self.rules.version) else {
             return;
         };
-        if connack.code != 0 {
+        self.connected = connack.code == 0;
+        if !self.connected {
             self.told = Some(Told::Refused(connack.code));
         }
         if let Some(keepalive) = connack.server_keepalive {
             self.rules.idle = idle_limit(keepalive, &self.rules.timeouts);
         }
     }
+}
+
+/// The first byte behind the fixed header, which has up to five (MQTT 5 2.1).
+fn reason_of(disconnect: &[u8]) -> u8 {
+    let length = disconnect
+        .iter()
+        .skip(1)
+        .take_while(|byte| **byte & 0x80 != 0);
+    let header = 2 + length.count();
+    disconnect.get(header).copied().unwrap_or(0)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -265,7 +261,7 @@ impl Relay {
         mut down: Lane,
         rules: Rules,
         connack: Option<ConnackFields>,
-        places: (Seat, Permit),
+        seat: Seat,
     ) -> Self {
         up.translator.forbid(PacketType::Connect);
         up.translator.watch(PacketType::Disconnect);
@@ -288,9 +284,10 @@ impl Relay {
                 heard: now,
                 pings: 0,
                 leaving: false,
+                connected: connack.is_some_and(|connack| connack.code == 0),
                 told,
             },
-            _places: places,
+            _seat: seat,
         }
     }
 
@@ -314,35 +311,49 @@ impl Relay {
     fn at_boundaries(&self) -> bool {
         self.up.translator.at_boundary()
             && self.up.pending.is_empty()
+            && !self.up.unflushed
             && self.down.translator.at_boundary()
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
         let moved = SCRATCH.with_borrow_mut(|scratch| {
             loop {
-                let up = self.step(Side::Client, scratch, cx);
-                let down = self.step(Side::Broker, scratch, cx);
-                match (up, down) {
-                    (Err(reason), _) | (_, Err(reason)) => return Err(reason),
-                    (Ok(false), Ok(false)) => return Ok(()),
-                    (Ok(_), Ok(_)) => {}
+                let up = self.step(Side::Client, scratch, cx)?;
+                // A client that said DISCONNECT hears no more: all that is left is that the broker hears of it.
+                if self.course.leaving {
+                    if self.up.pending.is_empty() && !self.up.unflushed {
+                        return Err(Reason::Disconnected);
+                    }
+                    // Once more while something moves: only a write that waits leaves a waker behind.
+                    if up {
+                        continue;
+                    }
+                    return Ok(());
+                }
+                let down = self.step(Side::Broker, scratch, cx)?;
+                if !up && !down {
+                    return Ok(());
                 }
             }
         });
         if let Err(reason) = moved {
             return Poll::Ready(self.name_the_end(reason));
         }
-        if self.course.leaving && self.up.pending.is_empty() && !self.up.unflushed {
-            return Poll::Ready(Reason::Disconnected);
-        }
         self.watch_the_clock(cx)
+    }
+
+    /// MQTT 5 3.14: no DISCONNECT before CONNACK has said yes, and none after the broker's own.
+    pub(super) fn may_say_disconnect(&self) -> bool {
+        self.course.connected && self.course.told.is_none()
     }
 
     /// A broker that closes has often said why.
     fn name_the_end(&self, reason: Reason) -> Reason {
         match (reason, self.course.told) {
-            (Reason::BrokerClosed, Some(Told::Refused(code))) => Reason::BrokerRefused(code),
-            (Reason::BrokerClosed, Some(Told::Disconnected(code))) => {
+            (Reason::BrokerClosed | Reason::BrokerIo(_), Some(Told::Refused(code))) => {
+                Reason::BrokerRefused(code)
+            }
+            (Reason::BrokerClosed | Reason::BrokerIo(_), Some(Told::Disconnected(code))) => {
                 Reason::BrokerDisconnected(code)
             }
             // It was about to leave anyway: the broker heard DISCONNECT and was faster.
@@ -383,7 +394,7 @@ impl Relay {
         }
         let Scratch { read, written } = scratch;
         written.clear();
-        lane.pay(written);
+        lane.translator.pay(written);
         let held = std::mem::take(&mut lane.unread);
         let mut input: &[u8] = if held.is_empty() {
             let mut buffer = ReadBuf::new(read);
@@ -451,8 +462,13 @@ impl Relay {
             if self.course.pings >= UNANSWERED {
                 return Poll::Ready(Reason::PingTimeout);
             }
-            self.course.pings += 1;
-            self.down.owe(Opcode::Ping, Vec::new());
+            if self.down.translator.owes() {
+                // The last one still waits for the end of a long frame: nothing was asked that could be answered.
+                self.course.heard = now;
+            } else {
+                self.course.pings += 1;
+                self.down.translator.owe(Opcode::Ping, Vec::new());
+            }
             self.timer
                 .as_mut()
                 .reset(now + self.course.rules.timeouts.ping);

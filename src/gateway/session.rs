@@ -85,7 +85,7 @@ async fn serve(start: Box<Start>, record: &mut Record, membership: &Membership) 
     record.down = relay.down.translator.tally;
     let let_finish = matches!(reason, Reason::Disconnected);
     Ended {
-        at_packet_boundary: relay.down.translator.at_boundary(),
+        at_packet_boundary: relay.down.translator.at_boundary() && relay.may_say_disconnect(),
         at_frame_boundary: relay.down.translator.at_frame_boundary(),
         pending: relay.down.take_pending(),
         client: relay.client,
@@ -189,7 +189,7 @@ async fn open(start: Box<Start>, record: &mut Record) -> Result<Box<Relay>, Box<
         Lane::new(joined.down, joined.written, joined.unread),
         rules,
         joined.connack,
-        (joined.seat, arrival.permit),
+        joined.seat,
     )))
 }
 

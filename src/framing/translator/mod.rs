@@ -3,7 +3,8 @@
 use crate::mqtt::{FixedHeader, HeaderReader, Malformed, PacketType};
 use crate::telemetry::Counters;
 use crate::websocket::{
-    CloseCode, Control, Event, FrameReader, NO_MASK, Opcode, Violation, data_header, rotate, xor,
+    CloseCode, Control, Event, FrameReader, NO_MASK, Opcode, Violation, control, data_header,
+    rotate, xor,
 };
 
 /// How the bytes that come in are framed.
@@ -86,6 +87,8 @@ pub struct Translator {
     forbidden: u16,
     /// The watched packet in hand.
     captured: Option<Box<(PacketType, Vec<u8>)>>,
+    /// A control frame to be written before the next frame.
+    owed: Option<Box<(Opcode, Vec<u8>)>>,
     pub tally: Tally,
     counters: Counters,
 }
@@ -135,6 +138,7 @@ impl Translator {
             watched: 0,
             forbidden: 0,
             captured: None,
+            owed: None,
             tally: Tally::default(),
         }
     }
@@ -163,6 +167,26 @@ impl Translator {
     /// been written at all.
     pub fn at_frame_boundary(&self) -> bool {
         self.frame_left == 0
+    }
+
+    /// A control frame that is to stand before the next frame. RFC 6455 5.5.3: of several pings only the last need be
+    /// answered, so one place is enough.
+    pub fn owe(&mut self, opcode: Opcode, payload: Vec<u8>) {
+        self.owed = Some(Box::new((opcode, payload)));
+    }
+
+    pub fn owes(&self) -> bool {
+        self.owed.is_some()
+    }
+
+    /// Appends the control frame that is owed, if it may stand here. While packets pass it finds its place by itself.
+    pub fn pay(&mut self, out: &mut Vec<u8>) {
+        if self.at_frame_boundary()
+            && let Some(owed) = self.owed.take()
+        {
+            let mask = self.mask();
+            control(out, owed.0, &owed.1, mask);
+        }
     }
 
     /// A key for the next frame towards the side that is written to.
@@ -297,6 +321,7 @@ impl Translator {
 
     /// Begins a frame for `left` bytes of packet, or for as many as one frame may hold.
     fn open_frame(&mut self, opcode: Opcode, left: u64, out: &mut Vec<u8>) {
+        self.pay(out);
         let length = left.min(self.limits.frame);
         let mask = self.mask();
         data_header(out, opcode, length == left, length, mask);

@@ -243,3 +243,41 @@ fn a_close_frame_is_told() {
         Some(Signal::Control(Control::Close(CloseCode::Normal)))
     );
 }
+
+#[test]
+fn a_control_frame_that_is_owed_finds_its_place_between_packets_of_one_read() {
+    let mut translator = translator(Input::Stream, Output::Frames, ROOMY);
+    let mut out = Vec::new();
+    let first = packet(0x30, &[7; 10]);
+    translator
+        .translate(&mut &first[..6], &mut out, usize::MAX)
+        .unwrap();
+    translator.owe(Opcode::Ping, Vec::new());
+    translator.pay(&mut out);
+    assert!(translator.owes(), "a frame is half written");
+    let rest = [&first[6..], &packet(0x30, &[8; 3])].concat();
+    translator
+        .translate(&mut &rest[..], &mut out, usize::MAX)
+        .unwrap();
+    assert!(!translator.owes());
+    let expected = [
+        &[0x82, 12][..],
+        &first,
+        &[0x89, 0],
+        &[0x82, 5, 0x30, 3, 8, 8, 8],
+    ];
+    assert_eq!(out, expected.concat());
+}
+
+#[test]
+fn a_forbidden_packet_is_a_fault_before_a_byte_of_it_is_written() {
+    let mut translator = translator(Input::Stream, Output::Stream, ROOMY);
+    translator.forbid(PacketType::Connect);
+    let mut out = Vec::new();
+    let both = [packet(0xc0, &[]), packet(0x10, &[0; 10])].concat();
+    assert_eq!(
+        translator.translate(&mut &both[..], &mut out, usize::MAX),
+        Err(Fault::Forbidden(PacketType::Connect))
+    );
+    assert_eq!(out, [0xc0, 0]);
+}
