@@ -18,6 +18,7 @@ mod suggest;
 mod raw;
 mod raw_admin;
 mod raw_bounds;
+mod raw_dns;
 mod raw_pools;
 mod scalar;
 pub mod values;
@@ -28,6 +29,7 @@ mod check;
 mod check_pools;
 mod check_health;
 mod check_bounds;
+mod check_dns;
 
 use std::path::{Path, PathBuf};
 

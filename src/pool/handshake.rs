@@ -2,7 +2,7 @@
 //! word on a large head, so nothing of the client's goes along but what the broker must know.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -55,9 +55,10 @@ pub(super) async fn upgrade(
 }
 
 fn request(pool: &Pool, broker: &Broker, client: &Identity, key: &str) -> String {
+    let port = broker.addresses.first().map_or(0, SocketAddr::port);
     let own = |broker: &Broker| match broker.host.parse::<IpAddr>() {
-        Ok(IpAddr::V6(address)) => format!("[{address}]:{}", broker.port),
-        Ok(IpAddr::V4(_)) | Err(_) => format!("{}:{}", broker.host, broker.port),
+        Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+        Ok(IpAddr::V4(_)) | Err(_) => format!("{}:{port}", broker.host),
     };
     let host = match &pool.host {
         HostHeader::Broker => own(broker),

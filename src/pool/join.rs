@@ -58,6 +58,8 @@ pub struct JoinError {
     pub late: bool,
     /// Brokers were left, but had no room.
     pub busy: Option<Busy>,
+    /// No name of a broker has an address yet.
+    pub unresolved: bool,
 }
 
 impl fmt::Display for JoinError {
@@ -83,6 +85,9 @@ impl fmt::Display for JoinError {
             }
         };
         out.write_str(busy)?;
+        if self.unresolved {
+            out.write_str(": no name of a broker has an address yet (dns)")?;
+        }
         if self.late {
             write!(out, "; no time left for another (timeouts.join)")?;
         }
@@ -109,6 +114,7 @@ impl Pool {
             attempts: Vec::new(),
             late: false,
             busy: None,
+            unresolved: self.members().brokers.is_empty(),
         };
         loop {
             let seat = self.seat(rule, &tried, patience, metrics);

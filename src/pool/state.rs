@@ -12,16 +12,22 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
+use super::discovery::{Endpoint, Question};
 use super::health::{Change, Condition, Health, Noticed, Sign};
 use super::queue::Places;
 use crate::config::model::{Eject, Probe};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{ByBroker, ByBrokerState, ByPool, Name};
 
+/// By pool and broker.
+type States = HashMap<(Name, Name), Weak<State>>;
+
 /// Every broker that a snapshot or a session knows.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Registry {
-    states: Mutex<HashMap<(Name, Name), Weak<State>>>,
+    states: Arc<Mutex<States>>,
+    /// What name servers last said. As many as there are names in the configurations that were in force.
+    answers: Arc<Mutex<HashMap<Question, Vec<Endpoint>>>>,
 }
 
 impl Registry {
@@ -36,6 +42,17 @@ impl Registry {
         let state = Arc::new(State::new(pool, broker, metrics));
         states.insert(key, Arc::downgrade(&state));
         state
+    }
+
+    /// The last answer, or none.
+    pub(super) fn answer(&self, question: &Question) -> Vec<Endpoint> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.get(question).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn remember(&self, question: &Question, endpoints: &[Endpoint]) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.insert(question.clone(), endpoints.to_vec());
     }
 }
 

@@ -183,6 +183,12 @@ fn metrics_md_has_every_metric_with_its_type_labels_and_meaning() {
         cause: "x",
     };
     metrics.broker_failures.get_or_create(&cause).inc();
+    metrics
+        .brokers
+        .discovery_failures
+        .get_or_create(&cause)
+        .inc();
+    metrics.brokers.addresses.get_or_create(&broker()).set(1);
     for histogram in [
         &metrics.broker_connect_seconds,
         &metrics.connack_seconds,

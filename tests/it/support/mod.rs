@@ -8,6 +8,7 @@ pub mod client;
 pub mod clients;
 pub mod frames;
 pub mod crowd;
+pub mod dns;
 pub mod gateway;
 pub mod mosquitto;
 pub mod packets;
