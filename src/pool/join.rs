@@ -12,7 +12,7 @@ use crate::framing::{Limits, Output, Translator};
 use crate::identity::Identity;
 use crate::mqtt::{ConnackFields, Version};
 use crate::stream::Stream;
-use crate::telemetry::metrics::{ByBrokerCause, Name};
+use crate::telemetry::metrics::Name;
 use crate::telemetry::{Counters, Metrics};
 
 /// One session's wish.
@@ -146,7 +146,7 @@ impl Pool {
                 }
             };
             tracing::debug!(pool = %self.name, broker = %broker.label, %failure, "broker failed before CONNACK");
-            self.count_failure(&broker, failure.cause(), metrics);
+            broker.state.series.failed(failure.cause());
             if !is_ours(&failure) && !may_be_the_clients(&failure) {
                 self.blame(&broker, begun, &failure);
             }
@@ -165,15 +165,6 @@ impl Pool {
                 self.blame(broker, *begun, failure);
             }
         }
-    }
-
-    pub(super) fn count_failure(&self, broker: &Broker, cause: &'static str, metrics: &Metrics) {
-        let labels = ByBrokerCause {
-            pool: Arc::clone(&self.name),
-            broker: Arc::clone(&broker.label),
-            cause,
-        };
-        metrics.broker_failures.get_or_create(&labels).inc();
     }
 }
 

@@ -13,6 +13,7 @@ mod attempt;
 mod join;
 mod health;
 pub mod probe;
+mod series;
 mod state;
 
 pub use failure::{Failure, HandshakeFailure};

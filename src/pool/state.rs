@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::discovery::{Endpoint, Question};
 use super::health::{Change, Condition, Health, Noticed, Sign};
 use super::queue::Places;
+use super::series::Series;
 use crate::config::model::{Eject, Probe};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{ByBroker, ByBrokerState, ByPool, Name};
@@ -39,7 +40,7 @@ impl Registry {
             return known;
         }
         states.retain(|_, state| state.strong_count() > 0);
-        let state = Arc::new(State::new(pool, broker, metrics));
+        let state = Arc::new(State::new(pool, broker, metrics, Arc::clone(&self.states)));
         states.insert(key, Arc::downgrade(&state));
         state
     }
@@ -67,6 +68,8 @@ pub struct State {
     tried: AtomicBool,
     off: AtomicBool,
     pub places: Places,
+    pub(super) series: Series,
+    registry: Arc<Mutex<States>>,
     health: Mutex<Health>,
     ejections: Counter,
     notice_seconds: Histogram,
@@ -74,7 +77,7 @@ pub struct State {
 }
 
 impl State {
-    fn new(pool: &Name, broker: &Name, metrics: &Metrics) -> Self {
+    fn new(pool: &Name, broker: &Name, metrics: &Metrics, registry: Arc<Mutex<States>>) -> Self {
         let labels = ByBroker {
             pool: Arc::clone(pool),
             broker: Arc::clone(broker),
@@ -97,6 +100,8 @@ impl State {
             tried: AtomicBool::new(false),
             off: AtomicBool::new(false),
             places: Places::default(),
+            series: Series::new(pool, broker, metrics),
+            registry,
             health: Mutex::default(),
             ejections: metrics.brokers.ejections.get_or_create_owned(&labels),
             notice_seconds: metrics.brokers.notice_seconds.get_or_create_owned(&by_pool),
@@ -234,10 +239,45 @@ impl State {
     }
 }
 
+impl Drop for State {
+    fn drop(&mut self) {
+        let mut states = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (Arc::clone(&self.pool), Arc::clone(&self.broker));
+        // Another may have been made for the same broker since: then the series are its own.
+        if states
+            .get(&key)
+            .is_none_or(|state| state.strong_count() == 0)
+        {
+            states.remove(&key);
+            self.series.remove();
+        }
+    }
+}
+
 fn after(noticed: Noticed) -> String {
     let well = match noticed.well {
         Some(well) => format!(" ({:.1} s after it was last well)", well.as_secs_f64()),
         None => String::new(),
     };
     format!("noticed after {:.3} s{well}", noticed.after.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_nobody_knows_any_more_leaves_no_series() {
+        let (pool, broker) = (Name::from("p"), Name::from("mqtt://192.0.2.7:1883"));
+        let (metrics, registry) = (Metrics::new(1), Registry::default());
+        let told = || metrics.encode().unwrap().contains("192.0.2.7");
+        let first = registry.state(&pool, &broker, &metrics);
+        first.series.failed("refused");
+        first.series.probed("ok");
+        let again = registry.state(&pool, &broker, &metrics);
+        drop(first);
+        assert!(told());
+        drop(again);
+        assert!(!told(), "{}", metrics.encode().unwrap());
+    }
 }

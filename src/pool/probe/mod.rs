@@ -16,7 +16,7 @@ use super::health::Sign;
 use super::{Broker, Failure, Pool};
 use crate::config::model::ProbeKind;
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{ByPool, ByProbe, Name};
+use crate::telemetry::metrics::{ByPool, Name};
 
 /// Why a probe failed.
 #[derive(Debug, thiserror::Error)]
@@ -143,12 +143,7 @@ fn record(
             .get_or_create(&by_pool)
             .observe(begun.elapsed().as_secs_f64());
     }
-    let labels = ByProbe {
-        pool: Arc::clone(&pool.name),
-        broker: Arc::clone(&broker.label),
-        result,
-    };
-    metrics.brokers.probes.get_or_create(&labels).inc();
+    broker.state.series.probed(result);
     tracing::debug!(pool = %pool.name, broker = %broker.label, result, reason = %why, "probed");
     broker.state.probed(begun, sign, why, &pool.probe);
 }
