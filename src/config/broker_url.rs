@@ -183,3 +183,34 @@ impl fmt::Display for BrokerUrl {
         out.write_str(&self.text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<BrokerUrl, Fault> {
+        text.parse()
+    }
+
+    #[test]
+    fn what_has_to_be_asked_is_in_the_url() {
+        let lookup = |text: &str| read(text).unwrap().lookup;
+        assert!(matches!(lookup("ws://[::1]:8083/mqtt"), Lookup::Nothing(list) if list.len() == 1));
+        assert!(matches!(lookup("mqtt://LocalHost"), Lookup::Nothing(list) if list.len() == 2));
+        assert_eq!(lookup("ws://emqx.internal/mqtt"), Lookup::Addresses);
+        for scheme in ["ws", "wss", "mqtt", "mqtts", "WSS"] {
+            let url = format!("srv+{scheme}://_ws._tcp.emqx.internal");
+            assert_eq!(lookup(&url), Lookup::Services, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_no_name_of_srv_records_is_refused() {
+        for host in ["emqx.internal", "_ws._tcp", "_ws.emqx.internal", "10.0.0.1"] {
+            let fault = read(&format!("srv+ws://{host}/mqtt"));
+            assert!(fault.is_err(), "{host}");
+        }
+        assert!(read("srv+ws://_ws._tcp.emqx.internal:8083/mqtt").is_err());
+        assert!(read("srv+http://_ws._tcp.emqx.internal/mqtt").is_err());
+    }
+}
