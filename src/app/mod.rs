@@ -20,7 +20,7 @@ use crate::gateway::admission::Admission;
 use crate::gateway::{Gateway, ListenerContext, Snapshot};
 use crate::lifecycle::signals::Stop;
 use crate::lifecycle::{BlockReady, Drain, Ended, Pace, Readiness};
-use crate::pool::{Registry, probe};
+use crate::pool::{Registry, discovery, probe};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ByCertificate;
 use worker::Worker;
@@ -152,12 +152,19 @@ impl App {
             drain(&self.gateway, &self.health, &self.config, &mut stop).await
         };
         let pools = self.gateway.snapshot.load().routes.pools().to_vec();
-        let probing = probe::run(pools, Arc::clone(&self.gateway.metrics));
-        // CANCEL: `serving` has no end of its own and loses only admin requests, `probing` only probes.
+        let probing = probe::run(pools.clone(), Arc::clone(&self.gateway.metrics));
+        let discovering = discovery::run(
+            pools,
+            self.config.dns.clone(),
+            self.gateway.brokers.clone(),
+            Arc::clone(&self.gateway.metrics),
+        );
+        // CANCEL: `serving` has no end of its own and loses only admin requests, `probing` only probes, `discovering` only asks.
         let ended = tokio::select! {
             ended = stopping => ended,
             () = serving => Ended { asked: 0, cut: 0 },
             () = probing => Ended { asked: 0, cut: 0 },
+            () = discovering => Ended { asked: 0, cut: 0 },
         };
         finished.cancel();
         for worker in workers {

@@ -1,10 +1,11 @@
-//! A broker's URL: `ws://`, `wss://`, `mqtt://` or `mqtts://`. Carries no credentials: those travel in CONNECT.
+//! A broker's URL: `ws://`, `wss://`, `mqtt://` or `mqtts://`, or one of them behind `srv+`. Carries no credentials: those
+//! travel in CONNECT.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use super::model::Transport;
+use super::model::{Lookup, Transport};
 use super::values::Fault;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,9 +13,11 @@ pub struct BrokerUrl {
     /// As written.
     pub text: String,
     pub transport: Transport,
-    /// Without brackets.
+    /// Without brackets; behind `srv+` the name of the SRV records.
     pub host: String,
+    /// 0 behind `srv+`.
     pub port: u16,
+    pub lookup: Lookup,
     /// Path and query; `None` where the URL names none.
     pub path: Option<String>,
 }
@@ -23,7 +26,11 @@ impl FromStr for BrokerUrl {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<Self, Fault> {
-        let (transport, rest) = scheme(text)?;
+        let (is_srv, plain) = match text.get(..4) {
+            Some(prefix) if prefix.eq_ignore_ascii_case("srv+") => (true, &text[4..]),
+            Some(_) | None => (false, text),
+        };
+        let (transport, rest) = scheme(plain)?;
         if !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Fault::new("has a character that a URL cannot carry")
                 .help("percent-encode it: `%20` for a space"));
@@ -36,11 +43,14 @@ impl FromStr for BrokerUrl {
             ));
         }
         let (host, port) = host_and_port(authority)?;
+        let lookup = lookup(is_srv, &host, port)?;
         Ok(Self {
             text: text.to_owned(),
             transport,
             host,
+            lookup,
             port: port.unwrap_or(match transport {
+                _ if is_srv => 0,
                 Transport::Ws => 80,
                 Transport::Wss => 443,
                 Transport::Mqtt => 1883,
@@ -49,6 +59,32 @@ impl FromStr for BrokerUrl {
             path: path_of(transport, path)?,
         })
     }
+}
+
+fn lookup(is_srv: bool, host: &str, port: Option<u16>) -> Result<Lookup, Fault> {
+    let address = host.parse::<IpAddr>().ok();
+    if !is_srv {
+        return Ok(match address {
+            Some(address) => Lookup::Nothing(vec![address]),
+            // RFC 6761 6.3: never asked of a name server.
+            None if host == "localhost" => {
+                Lookup::Nothing(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
+            }
+            None => Lookup::Addresses,
+        });
+    }
+    if port.is_some() {
+        return Err(Fault::new("has a port").help("remove it: SRV records carry the port"));
+    }
+    let mut labels = host.split('.');
+    let (service, protocol) = (labels.next(), labels.next());
+    let is_service = |label: Option<&str>| label.is_some_and(|label| label.starts_with('_'));
+    if address.is_some() || !is_service(service) || !is_service(protocol) || labels.next().is_none()
+    {
+        return Err(Fault::new("is no name of SRV records")
+            .help("write `srv+ws://_ws._tcp.emqx-headless.default.svc.cluster.local/mqtt`"));
+    }
+    Ok(Lookup::Services)
 }
 
 fn scheme(text: &str) -> Result<(Transport, &str), Fault> {
@@ -145,5 +181,36 @@ fn path_of(transport: Transport, path: &str) -> Result<Option<String>, Fault> {
 impl fmt::Display for BrokerUrl {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<BrokerUrl, Fault> {
+        text.parse()
+    }
+
+    #[test]
+    fn what_has_to_be_asked_is_in_the_url() {
+        let lookup = |text: &str| read(text).unwrap().lookup;
+        assert!(matches!(lookup("ws://[::1]:8083/mqtt"), Lookup::Nothing(list) if list.len() == 1));
+        assert!(matches!(lookup("mqtt://LocalHost"), Lookup::Nothing(list) if list.len() == 2));
+        assert_eq!(lookup("ws://emqx.internal/mqtt"), Lookup::Addresses);
+        for scheme in ["ws", "wss", "mqtt", "mqtts", "WSS"] {
+            let url = format!("srv+{scheme}://_ws._tcp.emqx.internal");
+            assert_eq!(lookup(&url), Lookup::Services, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_no_name_of_srv_records_is_refused() {
+        for host in ["emqx.internal", "_ws._tcp", "_ws.emqx.internal", "10.0.0.1"] {
+            let fault = read(&format!("srv+ws://{host}/mqtt"));
+            assert!(fault.is_err(), "{host}");
+        }
+        assert!(read("srv+ws://_ws._tcp.emqx.internal:8083/mqtt").is_err());
+        assert!(read("srv+http://_ws._tcp.emqx.internal/mqtt").is_err());
     }
 }

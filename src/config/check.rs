@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 
 use super::check_bounds::{drain, limits, timeouts};
+use super::check_dns::dns;
 use super::check_listeners::{certificates_nobody_asks_for, client_certificates, networks};
 use super::check_pools::pools;
 use super::model::{
@@ -76,6 +77,7 @@ pub(super) fn check(raw: raw::Config, findings: &mut Findings<'_>) -> Config {
         },
         routes,
         pools,
+        dns: dns(raw.dns, findings),
         limits: limits(&raw.limits, findings),
         timeouts: timeouts(&raw.timeouts, findings),
         drain: drain(&raw.drain, findings),

@@ -127,6 +127,7 @@ fn brokers(
             transport: url.transport,
             host: url.host,
             port: url.port,
+            lookup: url.lookup,
             path,
             weight: raw.weight,
             backup: raw.backup,

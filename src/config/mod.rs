@@ -21,6 +21,7 @@ mod raw;
 mod raw_admin;
 mod raw_announcement;
 mod raw_bounds;
+mod raw_dns;
 mod raw_pools;
 mod raw_listeners;
 mod scalar;
@@ -34,6 +35,7 @@ mod check_pools;
 mod check_health;
 mod check_announcement;
 mod check_bounds;
+mod check_dns;
 mod check_listeners;
 
 use std::path::{Path, PathBuf};

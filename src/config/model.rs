@@ -32,6 +32,7 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// In file order; routes refer to them by index.
     pub pools: Vec<Pool>,
+    pub dns: Dns,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub drain: Drain,
@@ -298,7 +299,7 @@ pub enum ProbeKind {
     Http,
 }
 
-/// One broker address of a pool.
+/// One broker of a pool, or a name that stands for some.
 #[derive(Debug, Clone)]
 pub struct Broker {
     /// The URL as written, without credentials: the label in logs and metrics.
@@ -306,7 +307,9 @@ pub struct Broker {
     pub transport: Transport,
     /// Host name or IP address (an IPv6 address without brackets).
     pub host: String,
+    /// 0 where SRV records have it.
     pub port: u16,
+    pub lookup: Lookup,
     /// Path and query of the WebSocket handshake; `/mqtt` where the URL names none. Unused by mqtt and mqtts.
     pub path: String,
     /// 0 takes no new sessions.
@@ -320,6 +323,29 @@ pub struct Broker {
     /// In the place of `Probe::url`.
     pub probe_url: Option<ProbeUrl>,
     pub place: Place,
+}
+
+/// What has to be asked to know where a broker is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// The URL has an address; `localhost` has two, of which the first that answers is taken.
+    Nothing(Vec<IpAddr>),
+    /// A and AAAA records of `Broker::host`: each address is a broker.
+    Addresses,
+    /// SRV records of `Broker::host`: each address of each target is a broker.
+    Services,
+}
+
+/// How the names of brokers are resolved.
+#[derive(Debug, Clone)]
+pub struct Dns {
+    /// None: those of the system.
+    pub servers: Vec<SocketAddr>,
+    /// Of one look-up.
+    pub timeout: Duration,
+    /// Bounds on the time from one look-up to the next, which is the answer's TTL.
+    pub shortest: Duration,
+    pub longest: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -48,6 +48,7 @@ fn whole(config: &Config) -> Map<String, Value> {
                 .collect(),
         ),
         ("pools", Value::Object(pools.collect())),
+        ("dns", dns(config)),
         ("limits", limits(config)),
         ("timeouts", timeouts(config)),
         ("drain", drain(config)),
@@ -78,6 +79,16 @@ fn limits(config: &Config) -> Value {
         "packet": Size(limits.packet).to_string(),
         "frame": Size(limits.frame).to_string(),
         "client_id": Size(limits.client_id).to_string(),
+    })
+}
+
+fn dns(config: &Config) -> Value {
+    let dns = &config.dns;
+    json!({
+        "servers": dns.servers,
+        "timeout": Span(dns.timeout).to_string(),
+        "shortest": Span(dns.shortest).to_string(),
+        "longest": Span(dns.longest).to_string(),
     })
 }
 

@@ -20,6 +20,7 @@ use super::raw_announcement::{
     BrokerPath, Cookies, Forwarded, Headers, ProxyProtocol, SourceAddress,
 };
 use super::raw_bounds::{Drain, Limits, Log, Timeouts};
+use super::raw_dns::Dns;
 use super::raw_listeners::{ClientCertificates, ClientId, ProxyHeaders, UserName};
 use super::raw_pools::{Balance, Eject, Probe, Queue, slow_start};
 use super::values::{Count, Size, Span};
@@ -52,6 +53,9 @@ pub(super) struct Config {
     /// Sets of brokers by name, referred to by `routes[].pool`.
     #[serde(default)]
     pub pools: BTreeMap<String, Pool>,
+    /// How the names of brokers are resolved. Addresses in URLs and `localhost` need none of it.
+    #[serde(default)]
+    pub dns: Dns,
     /// Bounds on what clients may take. Sizes: `64KiB`, `16MiB`, `64kB`, or bytes without a unit.
     #[serde(default)]
     pub limits: Limits,
@@ -309,7 +313,9 @@ impl Default for BrokerTls {
 #[serde(deny_unknown_fields)]
 pub(super) struct Broker {
     /// `ws://`, `wss://`, `mqtt://` or `mqtts://`, host, port and for ws and wss a path. Ports unless given: 80, 443,
-    /// 1883, 8883. No credentials.
+    /// 1883, 8883. No credentials. Each address of a name is a broker of its own; the name is resolved again and again.
+    /// `srv+ws://_ws._tcp.NAME/mqtt` (also `srv+wss`, `srv+mqtt`, `srv+mqtts`) reads SRV records: their weight
+    /// multiplies `weight`, targets of a lower priority than the first are a `backup`, the port is theirs.
     pub url: BrokerUrl,
     /// Share of new sessions beside the other brokers; 0 takes none and keeps those it has.
     #[serde(default = "one")]

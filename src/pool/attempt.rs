@@ -39,18 +39,16 @@ pub(super) struct Answer {
 struct Patience<'a> {
     pool: &'a Pool,
     broker: &'a Broker,
-    metrics: &'a Metrics,
     begun: Instant,
     whole: Duration,
     over: bool,
 }
 
 impl<'a> Patience<'a> {
-    fn begin(pool: &'a Pool, broker: &'a Broker, whole: Duration, metrics: &'a Metrics) -> Self {
+    fn begin(pool: &'a Pool, broker: &'a Broker, whole: Duration) -> Self {
         Self {
             pool,
             broker,
-            metrics,
             begun: Instant::now(),
             whole,
             over: false,
@@ -61,8 +59,7 @@ impl<'a> Patience<'a> {
 impl Drop for Patience<'_> {
     fn drop(&mut self) {
         if !self.over && self.begun.elapsed() >= self.whole / 2 {
-            self.pool
-                .count_failure(self.broker, "abandoned", self.metrics);
+            self.broker.state.series.failed("abandoned");
             let why = "it hung until the session gave up";
             self.pool.blame(self.broker, self.begun, &why);
         }
@@ -80,7 +77,7 @@ impl Pool {
             pool: Arc::clone(&self.name),
         };
         let broker = Arc::clone(&seat.broker);
-        let mut patience = Patience::begin(self, &broker, self.timeouts.broker_connect, metrics);
+        let mut patience = Patience::begin(self, &broker, self.timeouts.broker_connect);
         let connected = timeout(patience.whole, self.open(&broker, Some(joining.client))).await;
         patience.over = true;
         let (mut stream, early) = connected.map_err(|_elapsed| Failure::ConnectTimeout)??;
@@ -95,7 +92,7 @@ impl Pool {
             limits: joining.limits,
             counters: joining.counters.clone(),
         };
-        let mut patience = Patience::begin(self, &broker, self.timeouts.connack, metrics);
+        let mut patience = Patience::begin(self, &broker, self.timeouts.connack);
         let answer = reading.answer(&mut stream, early, joining.connect, &broker);
         let answer = timeout(patience.whole, answer).await;
         patience.over = true;

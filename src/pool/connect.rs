@@ -1,11 +1,10 @@
-//! To a broker: name, TCP, PROXY header, TLS. All under the caller's deadline.
+//! To a broker: TCP, PROXY header, TLS. All under the caller's deadline.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::announce::announce;
@@ -61,18 +60,14 @@ fn own(tcp: &TcpStream) -> io::Result<Identity> {
     Ok(Identity::of_gateway(tcp.local_addr()?, tcp.peer_addr()?))
 }
 
-/// Tries the addresses of a name in the order that the resolver gives them.
+/// Tries the addresses in their order; only `localhost` has more than one.
 async fn dial(broker: &Broker) -> Result<TcpStream, Failure> {
-    let (host, port, sources) = (&*broker.host, broker.port, &broker.dialing.sources);
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return sources.connect(SocketAddr::new(address, port)).await;
-    }
-    let mut last = Failure::NoAddress;
-    for address in lookup_host((host, port)).await.map_err(Failure::Name)? {
-        match sources.connect(address).await {
+    let mut first = None;
+    for address in &broker.addresses {
+        match broker.dialing.sources.connect(*address).await {
             Ok(stream) => return Ok(stream),
-            Err(failure) => last = failure,
+            Err(failure) => first = first.or(Some(failure)),
         }
     }
-    Err(last)
+    Err(first.unwrap_or(Failure::Refused))
 }

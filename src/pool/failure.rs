@@ -8,10 +8,6 @@ use crate::mqtt::PacketType;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    #[error("its name cannot be resolved: {0}")]
-    Name(#[source] io::Error),
-    #[error("its name has no address")]
-    NoAddress,
     #[error("connection refused: is the broker running and the port right?")]
     Refused,
     #[error(
@@ -88,7 +84,6 @@ impl Failure {
     /// The label in metrics.
     pub fn cause(&self) -> &'static str {
         match self {
-            Self::Name(_) | Self::NoAddress => "name",
             Self::Refused => "refused",
             Self::SourcePorts => "source_ports_exhausted",
             Self::SourceAddress(..) => "source_address",

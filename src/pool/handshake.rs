@@ -1,7 +1,7 @@
 //! The WebSocket handshake with a broker (RFC 6455 4.1): one token, no extensions, few headers. Brokers close without a
 //! word on a large head, so nothing of the client's goes along but what the broker must know.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -56,9 +56,10 @@ pub(super) async fn upgrade(
 }
 
 fn request(pool: &Pool, broker: &Broker, client: &Identity, key: &str) -> String {
+    let port = broker.addresses.first().map_or(0, SocketAddr::port);
     let own = |broker: &Broker| match broker.host.parse::<IpAddr>() {
-        Ok(IpAddr::V6(address)) => format!("[{address}]:{}", broker.port),
-        Ok(IpAddr::V4(_)) | Err(_) => format!("{}:{}", broker.host, broker.port),
+        Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+        Ok(IpAddr::V4(_)) | Err(_) => format!("{}:{port}", broker.host),
     };
     let host = match &pool.host {
         HostHeader::Broker => own(broker),

@@ -12,7 +12,7 @@ use crate::framing::{Limits, Output, Translator};
 use crate::identity::Identity;
 use crate::mqtt::{ConnackFields, Version};
 use crate::stream::Stream;
-use crate::telemetry::metrics::{ByBrokerCause, Name};
+use crate::telemetry::metrics::Name;
 use crate::telemetry::{Counters, Metrics};
 
 /// One session's wish.
@@ -58,6 +58,8 @@ pub struct JoinError {
     pub late: bool,
     /// Brokers were left, but had no room.
     pub busy: Option<Busy>,
+    /// No name of a broker has an address yet.
+    pub unresolved: bool,
 }
 
 impl JoinError {
@@ -91,6 +93,9 @@ impl fmt::Display for JoinError {
             }
         };
         out.write_str(busy)?;
+        if self.unresolved {
+            out.write_str(": no name of a broker has an address yet (dns)")?;
+        }
         if self.late {
             write!(out, "; no time left for another (timeouts.join)")?;
         }
@@ -117,6 +122,7 @@ impl Pool {
             attempts: Vec::new(),
             late: false,
             busy: None,
+            unresolved: self.members().brokers.is_empty(),
         };
         loop {
             let seat = self.seat(rule, &tried, patience, metrics);
@@ -147,16 +153,16 @@ impl Pool {
                     });
                 }
             };
-            self.note(&broker, begun, &failure, metrics);
+            self.note(&broker, begun, &failure);
             error.attempts.push((Arc::clone(&broker.label), failure));
             begins.push(begun);
             tried.push(broker);
         }
     }
 
-    fn note(&self, broker: &Broker, begun: Instant, failure: &Failure, metrics: &Metrics) {
+    fn note(&self, broker: &Broker, begun: Instant, failure: &Failure) {
         tracing::debug!(pool = %self.name, broker = %broker.label, %failure, "broker failed before CONNACK");
-        self.count_failure(broker, failure.cause(), metrics);
+        broker.state.series.failed(failure.cause());
         if !is_ours(failure) && !may_be_the_clients(failure) {
             self.blame(broker, begun, failure);
         }
@@ -171,15 +177,6 @@ impl Pool {
                 self.blame(broker, *begun, failure);
             }
         }
-    }
-
-    pub(super) fn count_failure(&self, broker: &Broker, cause: &'static str, metrics: &Metrics) {
-        let labels = ByBrokerCause {
-            pool: Arc::clone(&self.name),
-            broker: Arc::clone(&broker.label),
-            cause,
-        };
-        metrics.broker_failures.get_or_create(&labels).inc();
     }
 }
 

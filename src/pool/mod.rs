@@ -1,6 +1,9 @@
-//! The broker side: choose a broker, connect, and try the next one until a CONNACK is seen; ask brokers how they are.
+//! The broker side: find brokers, choose one, connect, and try the next one until a CONNACK is seen; ask brokers how they are.
 
 mod announce;
+mod origin;
+mod members;
+pub mod discovery;
 mod choose;
 mod select;
 mod queue;
@@ -12,6 +15,7 @@ mod join;
 mod health;
 pub mod probe;
 mod source;
+mod series;
 mod state;
 
 pub use announce::announce;
@@ -20,12 +24,14 @@ pub use join::{JoinError, Joined, Joining};
 pub use select::Busy;
 pub use state::Registry;
 
-use std::sync::{Arc, Mutex};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::certificates;
@@ -34,10 +40,12 @@ use crate::config::announcement::Announcement;
 use crate::config::model::{self, Balance, Eject, Probe, Timeouts, Transport};
 use crate::config::probe_values::ProbeUrl;
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{ByBroker, ByPool, Name};
-use choose::{RoundRobin, Seed};
+use crate::telemetry::metrics::{ByPool, Name};
+use choose::Seed;
 use connect::Dialing;
 use health::Condition;
+use members::Members;
+use origin::Origin;
 use queue::Queue;
 use state::State;
 
@@ -45,9 +53,10 @@ use state::State;
 #[derive(Debug)]
 pub struct Pool {
     name: Name,
-    brokers: Vec<Arc<Broker>>,
+    origins: Vec<Origin>,
+    /// Changed by `discovery` alone. Sessions keep the broker that they have.
+    members: watch::Sender<Arc<Members>>,
     balance: Balance,
-    turns: Mutex<RoundRobin>,
     slow_start: std::time::Duration,
     connect_rate: u32,
     queue: Queue,
@@ -68,8 +77,10 @@ pub struct Pool {
 pub struct Broker {
     pub label: Name,
     transport: Transport,
+    /// As its own: for headers, and what `{host}` of a probe's URL stands for where it has no name.
     host: String,
-    port: u16,
+    /// At least one; the first that answers is taken.
+    addresses: Vec<SocketAddr>,
     path: String,
     /// How its pool connects.
     dialing: Arc<Dialing>,
@@ -106,28 +117,31 @@ impl Pool {
     ) -> Result<Self, Problem> {
         let name: Name = config.name.as_str().into();
         let dialing = Arc::new(Dialing::new(config));
-        let brokers = config
+        let origins = config
             .brokers
             .iter()
-            .map(|broker| {
-                let dialing = Arc::clone(&dialing);
-                Broker::new(&name, broker, config, dialing, metrics, registry).map(Arc::new)
-            })
+            .map(|broker| Origin::new(&name, broker, config, &dialing, metrics))
             .collect::<Result<Vec<_>, _>>()?;
-        let asks_over_tls = brokers
+        // What is known already goes on after a reload, whether or not name servers answer now.
+        let known = origins.iter().map(|origin| {
+            let endpoints = registry.answer(origin.question());
+            origin.brokers(&endpoints, &[], metrics, registry)
+        });
+        let members = watch::Sender::new(Arc::new(Members::of(known.collect())));
+        let asks_over_tls = origins
             .iter()
-            .any(|broker| broker.probe_url.as_ref().is_some_and(|url| url.tls));
+            .any(|origin| origin.probe_url.as_ref().is_some_and(|url| url.tls));
         let by_pool = ByPool {
             pool: Arc::clone(&name),
         };
         let waiting = metrics.brokers.queue_sessions.get_or_create_owned(&by_pool);
         Ok(Self {
-            turns: Mutex::new(RoundRobin::new(brokers.iter().map(|broker| broker.weight))),
             probe_tls: asks_over_tls
                 .then(|| certificates::broker(&config.tls, Transport::Wss))
                 .transpose()?,
             name,
-            brokers,
+            origins,
+            members,
             balance: config.balance,
             slow_start: config.slow_start,
             connect_rate: config.connect_rate,
@@ -152,9 +166,14 @@ impl Pool {
         self.connect_identity
     }
 
+    /// The brokers as they are now.
+    fn members(&self) -> Arc<Members> {
+        Arc::clone(&self.members.borrow())
+    }
+
     /// A session failed at a broker and it was the broker's fault.
     fn blame(&self, broker: &Broker, begun: Instant, why: &dyn std::fmt::Display) {
-        let others = self.brokers.iter().any(|other| {
+        let others = self.members().brokers.iter().any(|other| {
             other.label != broker.label
                 && other.takes_sessions()
                 && other.state.condition() == Condition::Up
@@ -164,56 +183,6 @@ impl Pool {
 }
 
 impl Broker {
-    fn new(
-        pool: &Name,
-        config: &model::Broker,
-        shared: &model::Pool,
-        dialing: Arc<Dialing>,
-        metrics: &Metrics,
-        registry: &Registry,
-    ) -> Result<Self, Problem> {
-        let label: Name = config.url.as_str().into();
-        let policy = &shared.tls;
-        let tls = if config.transport.is_tls() {
-            let name = policy.server_name.as_ref().unwrap_or(&config.host);
-            let name = ServerName::try_from(name.clone()).map_err(|error| {
-                Problem::new(
-                    &config.place,
-                    format!("`{name}` is no server name: {error}"),
-                )
-            })?;
-            Some((certificates::broker(policy, config.transport)?, name))
-        } else {
-            None
-        };
-        let labels = ByBroker {
-            pool: Arc::clone(pool),
-            broker: Arc::clone(&label),
-        };
-        Ok(Self {
-            transport: config.transport,
-            host: config.host.clone(),
-            port: config.port,
-            path: config.path.clone(),
-            dialing,
-            tls,
-            weight: config.weight,
-            backup: config.backup,
-            off: config.down,
-            max_sessions: config.max_sessions.map(|max| max as usize),
-            seed: Seed::of(&label),
-            probe_url: config
-                .probe_url
-                .as_ref()
-                .or(shared.probe.url.as_ref())
-                .cloned(),
-            state: registry.state(pool, &label, metrics),
-            sessions: metrics.sessions.get_or_create_owned(&labels),
-            joined: metrics.sessions_joined.get_or_create_owned(&labels),
-            label,
-        })
-    }
-
     /// As far as the operator has a say in it.
     fn takes_sessions(&self) -> bool {
         self.weight > 0 && !self.off

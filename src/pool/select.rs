@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::choose::{Candidate, Rule, choose, warm_up};
 use super::health::Condition;
 use super::queue::Waiting;
-use super::{Broker, Joining, Pool, Seat};
+use super::{Broker, Joining, Members, Pool, Seat};
 use crate::config::model::Balance;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{ByPool, ByPoolReason};
@@ -138,22 +138,23 @@ impl Pool {
     ) -> Result<Selected<'_>, Option<Busy>> {
         let mut busy = None;
         let mut random = Rng::new();
+        let members = self.members();
         for tier in [Tier::First, Tier::Backup, Tier::LastResort] {
             // Who is told "busy" comes again in a moment; a broker that is out would cost it that moment.
             if tier == Tier::LastResort && busy.is_some() {
                 break;
             }
-            let (mut all, trying) = self.candidates(tier, tried, now);
+            let (mut all, trying) = self.candidates(&members, tier, tried, now);
             let mut warm = all.clone();
             if !rule.is_sticky() && tier != Tier::LastResort {
                 warm_up(&mut warm, &mut random);
             }
             // The cold ones too, when the others have no room.
             while let Some(at) = self
-                .next(rule, &warm, now, &mut random)
-                .or_else(|| self.next(rule, &all, now, &mut random))
+                .next(&members, rule, &warm, now, &mut random)
+                .or_else(|| self.next(&members, rule, &all, now, &mut random))
             {
-                match self.place(&self.brokers[at], trying[at], now, patience) {
+                match self.place(&members.brokers[at], trying[at], now, patience) {
                     Ok((seat, wait)) => return Ok(Selected { seat, tier, wait }),
                     Err(why) => busy = why.or(busy),
                 }
@@ -166,6 +167,7 @@ impl Pool {
     /// The brokers as the choice sees them, those of the tier open; and which of them would be tried.
     fn candidates(
         &self,
+        members: &Members,
         tier: Tier,
         tried: &[Arc<Broker>],
         now: Instant,
@@ -177,7 +179,7 @@ impl Pool {
                 Tier::Backup => broker.backup && (condition == Condition::Up || due),
                 Tier::LastResort => matches!(condition, Condition::Ejected | Condition::Down),
             };
-            let tried = tried.iter().any(|tried| Arc::ptr_eq(tried, broker));
+            let tried = tried.iter().any(|tried| tried.label == broker.label);
             let candidate = Candidate {
                 open: of_tier && broker.takes_sessions() && !tried,
                 weight: broker.weight,
@@ -187,22 +189,28 @@ impl Pool {
             };
             (candidate, due && tier != Tier::LastResort)
         };
-        self.brokers.iter().map(look).unzip()
+        members.brokers.iter().map(look).unzip()
     }
 
     /// The next by the rule. Whoever does not need one broker takes those that have a place soonest.
     fn next(
         &self,
+        members: &Members,
         rule: Rule<'_>,
         candidates: &[Candidate],
         now: Instant,
         random: &mut Rng,
     ) -> Option<usize> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = members.turns.lock().unwrap_or_else(PoisonError::into_inner);
         if self.connect_rate == 0 || rule.is_sticky() {
             return choose(rule, candidates, &mut turns, random);
         }
-        let wait = |at: usize| self.brokers[at].state.places.wait(now, self.connect_rate);
+        let wait = |at: usize| {
+            members.brokers[at]
+                .state
+                .places
+                .wait(now, self.connect_rate)
+        };
         let waits: Vec<Option<Duration>> = candidates
             .iter()
             .enumerate()

@@ -12,16 +12,23 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
+use super::discovery::{Endpoint, Question};
 use super::health::{Change, Condition, Health, Noticed, Sign};
 use super::queue::Places;
+use super::series::Series;
 use crate::config::model::{Eject, Probe};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{ByBroker, ByBrokerState, ByPool, Name};
 
+/// By pool and broker.
+type States = HashMap<(Name, Name), Weak<State>>;
+
 /// Every broker that a snapshot or a session knows.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Registry {
-    states: Mutex<HashMap<(Name, Name), Weak<State>>>,
+    states: Arc<Mutex<States>>,
+    /// What name servers last said. As many as there are names in the configurations that were in force.
+    answers: Arc<Mutex<HashMap<Question, Vec<Endpoint>>>>,
 }
 
 impl Registry {
@@ -33,9 +40,20 @@ impl Registry {
             return known;
         }
         states.retain(|_, state| state.strong_count() > 0);
-        let state = Arc::new(State::new(pool, broker, metrics));
+        let state = Arc::new(State::new(pool, broker, metrics, Arc::clone(&self.states)));
         states.insert(key, Arc::downgrade(&state));
         state
+    }
+
+    /// The last answer, or none.
+    pub(super) fn answer(&self, question: &Question) -> Vec<Endpoint> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.get(question).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn remember(&self, question: &Question, endpoints: &[Endpoint]) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.insert(question.clone(), endpoints.to_vec());
     }
 }
 
@@ -50,6 +68,8 @@ pub struct State {
     tried: AtomicBool,
     off: AtomicBool,
     pub places: Places,
+    pub(super) series: Series,
+    registry: Arc<Mutex<States>>,
     health: Mutex<Health>,
     ejections: Counter,
     notice_seconds: Histogram,
@@ -57,7 +77,7 @@ pub struct State {
 }
 
 impl State {
-    fn new(pool: &Name, broker: &Name, metrics: &Metrics) -> Self {
+    fn new(pool: &Name, broker: &Name, metrics: &Metrics, registry: Arc<Mutex<States>>) -> Self {
         let labels = ByBroker {
             pool: Arc::clone(pool),
             broker: Arc::clone(broker),
@@ -80,6 +100,8 @@ impl State {
             tried: AtomicBool::new(false),
             off: AtomicBool::new(false),
             places: Places::default(),
+            series: Series::new(pool, broker, metrics),
+            registry,
             health: Mutex::default(),
             ejections: metrics.brokers.ejections.get_or_create_owned(&labels),
             notice_seconds: metrics.brokers.notice_seconds.get_or_create_owned(&by_pool),
@@ -217,6 +239,21 @@ impl State {
     }
 }
 
+impl Drop for State {
+    fn drop(&mut self) {
+        let mut states = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (Arc::clone(&self.pool), Arc::clone(&self.broker));
+        // Another may have been made for the same broker since: then the series are its own.
+        if states
+            .get(&key)
+            .is_none_or(|state| state.strong_count() == 0)
+        {
+            states.remove(&key);
+            self.series.remove();
+        }
+    }
+}
+
 fn after(noticed: Noticed) -> String {
     let well = match noticed.well {
         Some(well) => format!(" ({:.1} s after it was last well)", well.as_secs_f64()),
@@ -265,7 +302,7 @@ mod tests {
             registry.state(&pool, &one, &metrics).condition(),
             Condition::Up
         );
-        registry.state(&pool, &other, &metrics);
+        let _known = registry.state(&pool, &other, &metrics);
         assert_eq!(registry.states.lock().unwrap().len(), 1);
     }
 
@@ -296,5 +333,20 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_broker_that_nobody_knows_any_more_leaves_no_series() {
+        let (pool, broker) = (Name::from("p"), Name::from("mqtt://192.0.2.7:1883"));
+        let (metrics, registry) = (Metrics::new(1), Registry::default());
+        let told = || metrics.encode().unwrap().contains("192.0.2.7");
+        let first = registry.state(&pool, &broker, &metrics);
+        first.series.failed("refused");
+        first.series.probed("ok");
+        let again = registry.state(&pool, &broker, &metrics);
+        drop(first);
+        assert!(told());
+        drop(again);
+        assert!(!told(), "{}", metrics.encode().unwrap());
     }
 }

@@ -7,7 +7,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::metrics::{
-    ByBroker, ByBrokerState, ByPool, ByPoolReason, ByProbe, Histograms, handshake_seconds,
+    ByBroker, ByBrokerCause, ByBrokerState, ByPool, ByPoolReason, ByProbe, Histograms,
+    handshake_seconds,
 };
 
 /// From a refusal on the spot to a hanging broker that is ejected after some `timeouts.connack`.
@@ -25,6 +26,8 @@ fn queue_seconds() -> Histogram {
 /// Cloned handles.
 #[derive(Debug)]
 pub struct BrokerMetrics {
+    pub addresses: Family<ByBroker, Gauge>,
+    pub discovery_failures: Family<ByBrokerCause, Counter>,
     pub state: Family<ByBrokerState, Gauge>,
     pub ejections: Family<ByBroker, Counter>,
     pub notice_seconds: Histograms<ByPool>,
@@ -38,6 +41,8 @@ pub struct BrokerMetrics {
 impl Default for BrokerMetrics {
     fn default() -> Self {
         Self {
+            addresses: Family::default(),
+            discovery_failures: Family::default(),
             state: Family::default(),
             ejections: Family::default(),
             notice_seconds: Family::new_with_constructor(notice_seconds),
@@ -52,6 +57,16 @@ impl Default for BrokerMetrics {
 
 impl BrokerMetrics {
     pub(super) fn register(&self, ours: &mut Registry) {
+        ours.register(
+            "broker_addresses",
+            "Addresses that the name of a broker stands for",
+            self.addresses.clone(),
+        );
+        ours.register(
+            "discovery_failures",
+            "Look-ups of a broker's name that failed, by cause; its last addresses are kept",
+            self.discovery_failures.clone(),
+        );
         ours.register(
             "broker_state",
             "1 for the state that a broker is in: up, ejected, down, draining, off",

@@ -1,7 +1,8 @@
 //! Every metric, in this file and `brokers`. docs/metrics.md is kept equal to it by a test.
 //!
-//! INVARIANT: a label value is a `&'static str` from a closed set or a name from the checked configuration; nothing that
-//! a client sends can become one, so the number of series is bounded by the configuration.
+//! INVARIANT: a label value is a `&'static str` from a closed set or a name from the checked configuration, with an
+//! address where a name server gave one; nothing that a client sends can become one, so the number of series
+//! is bounded.
 
 use std::sync::{Arc, PoisonError, RwLock};
 

@@ -202,6 +202,12 @@ fn metrics_md_has_every_metric_with_its_type_labels_and_meaning() {
         reason: "x",
     };
     metrics.brokers.queue_refused.get_or_create(&busy).inc();
+    metrics
+        .brokers
+        .discovery_failures
+        .get_or_create(&cause)
+        .inc();
+    metrics.brokers.addresses.get_or_create(&broker()).set(1);
     for histogram in [
         &metrics.brokers.notice_seconds,
         &metrics.brokers.probe_seconds,

@@ -27,6 +27,7 @@ mod examples;
 mod layers;
 mod limits;
 mod connect;
+mod discovery;
 mod drain;
 mod headers;
 mod relay;

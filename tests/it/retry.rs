@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::support::broker::{Broker, Session};
 use crate::support::client::Client;
+use crate::support::dns::NameServer;
 use crate::support::frames::{self, FIN};
 use crate::support::gateway::{Gateway, pool_of};
 use crate::support::packets;
@@ -290,13 +291,15 @@ async fn a_name_that_does_not_resolve_is_passed_over() {
         "mqtt://no-such-host.invalid:1883".to_owned(),
         good.mqtt_url(),
     ];
-    let timeouts = "timeouts: {broker_connect: 10s}\n";
-    let gateway = Gateway::start(&format!("{}{timeouts}", pool_of(&urls))).await;
+    let names = NameServer::start(0).await;
+    let dns = format!("dns: {{servers: [\"{}\"]}}\n", names.address());
+    let gateway = Gateway::start(&format!("{}{dns}", pool_of(&urls))).await;
     for id in ["c1", "c2"] {
         tokio::join!(Client::connected(&gateway, id), good.welcome());
     }
-    let failures = "tidegate_broker_failures_total";
-    assert_eq!(gateway.metric(failures, &["cause=\"name\""]).await, 1.0);
+    let failures = "tidegate_discovery_failures_total";
+    let cause = ["cause=\"nxdomain\""];
+    gateway.metric_becomes(failures, &cause, 1.0).await;
 }
 
 /// A client whose CONNECT a broker has and does not answer.

@@ -21,7 +21,7 @@ pub(super) async fn ask(pool: &Pool, broker: &Broker) -> Result<Sign, ProbeFailu
     // The configuration has one for each broker.
     let url = broker.probe_url.as_ref().ok_or(ProbeFailure::NotHttp)?;
     let host = url.host.as_deref().unwrap_or(&broker.host);
-    let mut stream = connect(pool, url, host).await?;
+    let mut stream = connect(pool, broker, url, host).await?;
     let authority = match host.parse::<Ipv6Addr>() {
         Ok(address) => format!("[{address}]:{}", url.port),
         Err(_) => format!("{host}:{}", url.port),
@@ -42,10 +42,18 @@ pub(super) async fn ask(pool: &Pool, broker: &Broker) -> Result<Sign, ProbeFailu
     }
 }
 
-async fn connect(pool: &Pool, url: &ProbeUrl, host: &str) -> Result<Stream, Failure> {
-    let tcp = TcpStream::connect((host, url.port))
-        .await
-        .map_err(Failure::connecting)?;
+async fn connect(
+    pool: &Pool,
+    broker: &Broker,
+    url: &ProbeUrl,
+    host: &str,
+) -> Result<Stream, Failure> {
+    let tcp = match (&url.host, broker.addresses.first()) {
+        // The broker's own host: of all addresses of its name, this one is asked about.
+        (None, Some(address)) => TcpStream::connect((address.ip(), url.port)).await,
+        (_, _) => TcpStream::connect((host, url.port)).await,
+    };
+    let tcp = tcp.map_err(Failure::connecting)?;
     let Some(config) = pool.probe_tls.as_ref().filter(|_| url.tls) else {
         return Ok(Stream::Plain(tcp));
     };

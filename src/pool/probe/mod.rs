@@ -3,19 +3,20 @@
 mod ask;
 mod http;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::health::Sign;
 use super::{Broker, Failure, Pool};
 use crate::config::model::ProbeKind;
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{ByPool, ByProbe};
+use crate::telemetry::metrics::{ByPool, Name};
 
 /// Why a probe failed.
 #[derive(Debug, thiserror::Error)]
@@ -47,22 +48,57 @@ impl ProbeFailure {
 
 /// Probes the brokers of a snapshot's pools until it is dropped; ends never. Also shows which of them are off.
 pub async fn run(pools: Vec<Arc<Pool>>, metrics: Arc<Metrics>) {
-    let mut asking = JoinSet::new();
+    let mut following = JoinSet::new();
     for pool in pools {
-        for broker in &pool.brokers {
-            broker.state.turn(broker.off);
-            if pool.probe.kind != ProbeKind::Off && !broker.off {
-                let (pool, broker) = (Arc::clone(&pool), Arc::clone(broker));
-                asking.spawn(watch(pool, broker, Arc::clone(&metrics)));
-            }
-        }
+        following.spawn(follow(pool, Arc::clone(&metrics)));
     }
-    while let Some(ended) = asking.join_next().await {
+    while let Some(ended) = following.join_next().await {
         if let Err(error) = ended {
-            tracing::error!(%error, "a probe panicked: a bug, please report it");
+            tracing::error!(%error, "probing panicked: a bug, please report it");
         }
     }
     pending().await
+}
+
+/// Asks the brokers that the pool has: those that discovery adds from then on, those that it removes no longer.
+async fn follow(pool: Arc<Pool>, metrics: Arc<Metrics>) {
+    let mut changes = pool.members.subscribe();
+    let mut asking = JoinSet::new();
+    let mut asked: HashMap<Name, (Arc<Broker>, Option<AbortHandle>)> = HashMap::new();
+    loop {
+        let members = Arc::clone(&changes.borrow_and_update());
+        asked.retain(|label, (broker, probing)| {
+            let stays = members.brokers.iter().any(|other| other.label == *label);
+            if !stays {
+                broker.state.turn(true);
+                if let Some(probing) = probing {
+                    probing.abort();
+                }
+            }
+            stays
+        });
+        for broker in &members.brokers {
+            if asked.contains_key(&broker.label) {
+                continue;
+            }
+            broker.state.turn(broker.off);
+            let is_probed = pool.probe.kind != ProbeKind::Off && !broker.off;
+            let probing = is_probed.then(|| {
+                let watch = watch(Arc::clone(&pool), Arc::clone(broker), Arc::clone(&metrics));
+                asking.spawn(watch)
+            });
+            asked.insert(Arc::clone(&broker.label), (Arc::clone(broker), probing));
+        }
+        // CANCEL: both may be asked again.
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            Some(ended) = asking.join_next() => {
+                if let Err(error) = ended && error.is_panic() {
+                    tracing::error!(%error, "a probe panicked: a bug, please report it");
+                }
+            }
+        }
+    }
 }
 
 async fn watch(pool: Arc<Pool>, broker: Arc<Broker>, metrics: Arc<Metrics>) {
@@ -107,12 +143,7 @@ fn record(
             .get_or_create(&by_pool)
             .observe(begun.elapsed().as_secs_f64());
     }
-    let labels = ByProbe {
-        pool: Arc::clone(&pool.name),
-        broker: Arc::clone(&broker.label),
-        result,
-    };
-    metrics.brokers.probes.get_or_create(&labels).inc();
+    broker.state.series.probed(result);
     tracing::debug!(pool = %pool.name, broker = %broker.label, result, reason = %why, "probed");
     broker.state.probed(begun, sign, why, &pool.probe);
 }

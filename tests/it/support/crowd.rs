@@ -38,7 +38,13 @@ struct Shared {
 
 impl Crowd {
     pub async fn start(manners: Manners) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::start_at(free, manners).await.unwrap()
+    }
+
+    /// At one address; an error when it is taken.
+    pub async fn start_at(address: SocketAddr, manners: Manners) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             manners: Mutex::new(manners),
@@ -52,11 +58,15 @@ impl Crowd {
                 sessions.spawn(serve(stream, Arc::clone(&serving)));
             }
         });
-        Self {
+        Ok(Self {
             address,
             shared,
             _tasks: tasks,
-        }
+        })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     pub fn url(&self) -> String {

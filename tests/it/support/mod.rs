@@ -10,6 +10,7 @@ pub mod frames;
 pub mod crowd;
 pub mod emqx;
 pub mod devices;
+pub mod dns;
 pub mod gateway;
 pub mod journal;
 pub mod mosquitto;

@@ -182,6 +182,12 @@ fn config() -> Config {
             minimum: TlsVersion::Tls12,
         },
         routes: Vec::new(),
+        dns: tidegate::config::model::Dns {
+            servers: Vec::new(),
+            timeout: Duration::from_secs(5),
+            shortest: Duration::from_secs(5),
+            longest: Duration::from_secs(30),
+        },
         pools: Vec::new(),
         limits: Limits {
             connections: some,
