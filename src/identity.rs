@@ -97,18 +97,22 @@ pub struct Certificate {
 
 impl Tls {
     /// The facts of a finished handshake, and the certificate that it verified.
-    pub fn of(session: &rustls::ServerConnection, certificate: Option<Certificate>) -> Self {
+    pub fn of(
+        agreed: &rustls::CommonState,
+        server_name: Option<String>,
+        certificate: Option<Certificate>,
+    ) -> Self {
         Self {
-            version: match session.protocol_version() {
+            version: match agreed.protocol_version() {
                 Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
                 _ => "TLSv1.2",
             },
-            cipher: session
+            cipher: agreed
                 .negotiated_cipher_suite()
                 .and_then(|suite| suite.suite().as_str())
                 .unwrap_or("unknown"),
-            server_name: session.server_name().map(str::to_owned),
-            alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+            server_name,
+            alpn: agreed.alpn_protocol().map(<[u8]>::to_vec),
             certificate,
         }
     }

@@ -12,6 +12,7 @@ pub mod stream;
 pub mod lifecycle;
 pub mod telemetry;
 pub mod identity;
+pub mod tls;
 pub mod proxy_protocol;
 pub mod mqtt;
 pub mod websocket;

@@ -7,18 +7,23 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
+
+use crate::tls::TlsStream;
 
 /// Boxed where it is large: a session holds two of these for its whole life.
 #[derive(Debug)]
 pub enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
-    pub fn is_tls(&self) -> bool {
-        matches!(self, Self::Tls(_))
+    /// Bytes that were written and that the socket has not taken.
+    pub fn unsent(&self) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Tls(stream) => stream.unsent(),
+        }
     }
 }
 

@@ -29,6 +29,7 @@ use rustls::{ServerConfig, SupportedProtocolVersion, version};
 
 use crate::config::model::{Config, Speaks, TlsVersion};
 use crate::config::{Place, Problem};
+use crate::tls::Noting;
 
 use self::chain::Loaded;
 use self::resolver::Resolver;
@@ -182,7 +183,7 @@ fn server_config(
         .with_protocol_versions(versions)
         .map_err(failed)?
         .with_client_cert_verifier(verifier.unwrap_or_else(WebPkiClientVerifier::no_client_auth))
-        .with_cert_resolver(Arc::new(Resolver::new(loaded)));
+        .with_cert_resolver(Noting::new(Arc::new(Resolver::new(loaded))));
     tls.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
     // Resumption by tickets only: nothing is kept for clients that are away.
     // SECURITY: the key of tickets is this configuration's own. A ticket carries the certificate that was verified, and is

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::CommonState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::admission::Permit;
 use super::first_bytes::{Beginning, PLAIN_HTTP_ON_TLS, beginning};
@@ -20,6 +20,7 @@ use crate::config::model::Speaks;
 use crate::identity::Tls;
 use crate::stream::{Stream, tune};
 use crate::telemetry::metrics::{ByHandshake, ByListener, ByOutcome, ByTlsCause};
+use crate::tls;
 
 /// A connection as it was accepted.
 #[derive(Debug)]
@@ -132,7 +133,7 @@ async fn talk(
         arrival.tls = told.tls;
     }
     let stream = match arrival.listener.speaks {
-        Speaks::Tls => tls(tcp, &mut arrival, deadline).await?,
+        Speaks::Tls => secure(tcp, &mut arrival, deadline).await?,
         Speaks::Plain | Speaks::PlainRedirect => plain(tcp, &arrival).await?,
     };
     http::serve(stream, arrival, handshake).await
@@ -173,7 +174,7 @@ async fn plain(mut tcp: TcpStream, arrival: &Arrival) -> Result<Prefixed, End> {
     }
 }
 
-async fn tls(
+async fn secure(
     mut tcp: TcpStream,
     arrival: &mut Arrival,
     deadline: Instant,
@@ -194,10 +195,9 @@ async fn tls(
         let error = std::io::Error::other("no certificate in this configuration");
         return Err((Phase::Tls, failed(arrival, TlsCause::Other, error)));
     };
-    let accepting = TlsAcceptor::from(Arc::clone(config)).accept(tcp);
-    let accepting = naming_refused(accepting.into_fallible());
-    let stream = match timeout_at(deadline, accepting).await {
-        Ok((Ok(stream), _)) => stream,
+    let accepting = naming_refused(tls::accept(Arc::clone(config), tcp));
+    let (stream, server_name) = match timeout_at(deadline, accepting).await {
+        Ok((Ok(accepted), _)) => accepted,
         Ok((Err((error, mut tcp)), refused)) => {
             let cause = cause(&error);
             if cause == TlsCause::ClientCertificate {
@@ -212,21 +212,21 @@ async fn tls(
         }
         Err(_) => return Err((Phase::Tls, Reason::TlsTimeout)),
     };
-    let (_, session) = stream.get_ref();
-    arrival.tls = Some(how(session, arrival.tls.take()));
-    count(arrival, session);
+    arrival.tls = Some(how(stream.agreed(), server_name, arrival.tls.take()));
+    count(arrival, stream.agreed());
     Prefixed::peeked(
-        Stream::Tls(Box::new(TlsStream::from(stream))),
+        Stream::Tls(Box::new(stream)),
         arrival.snapshot.timeouts.request,
     )
     .await
 }
 
 /// How the client came; `told` by a proxy that ended the client's TLS and began its own, which knows what ours does not show.
-fn how(session: &rustls::ServerConnection, told: Option<Tls>) -> Tls {
-    let certificate = session.peer_certificates().and_then(<[_]>::first);
+fn how(agreed: &CommonState, server_name: Option<String>, told: Option<Tls>) -> Tls {
+    let certificate = agreed.peer_certificates().and_then(<[_]>::first);
     let mut tls = Tls::of(
-        session,
+        agreed,
+        server_name,
         certificate.and_then(|certificate| holder(certificate)),
     );
     if let Some(told) = told {
@@ -238,15 +238,15 @@ fn how(session: &rustls::ServerConnection, told: Option<Tls>) -> Tls {
 }
 
 /// A finished handshake.
-fn count(arrival: &Arrival, session: &rustls::ServerConnection) {
+fn count(arrival: &Arrival, agreed: &CommonState) {
     let metrics = &arrival.gateway.metrics;
     let labels = ByHandshake {
         listener: Arc::clone(&arrival.listener.name),
-        version: match session.protocol_version() {
+        version: match agreed.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
             _ => "1.2",
         },
-        resumed: match session.handshake_kind() {
+        resumed: match agreed.handshake_kind() {
             Some(rustls::HandshakeKind::Resumed) => "yes",
             _ => "no",
         },

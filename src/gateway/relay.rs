@@ -104,10 +104,16 @@ impl Lane {
             self.taken = 0;
         }
         if self.unflushed {
-            match Pin::new(to).poll_flush(cx) {
+            let before = to.unsent();
+            match Pin::new(&mut *to).poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return self.stall(),
+                Poll::Pending => {
+                    if to.unsent() < before {
+                        self.stalled = None;
+                    }
+                    return self.stall();
+                }
             }
         }
         self.stalled = None;
@@ -514,7 +520,7 @@ fn write(
             Poll::Pending => break,
         }
     }
-    lane.unflushed = sink.is_tls() && !written.is_empty();
+    lane.unflushed = sink.unsent() > 0;
     if taken < written.len() {
         lane.pending = written[taken..].to_vec();
         lane.stalled = Some(Instant::now());

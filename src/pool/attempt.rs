@@ -153,7 +153,7 @@ impl Pool {
 fn own_identity(stream: &Stream) -> Identity {
     let tcp: &TcpStream = match stream {
         Stream::Plain(tcp) => tcp,
-        Stream::Tls(tls) => tls.get_ref().0,
+        Stream::Tls(tls) => tls.tcp(),
     };
     let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let local = tcp.local_addr().unwrap_or(unknown);

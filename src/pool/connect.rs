@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::announce::announce;
 use super::source::Sources;
@@ -14,6 +13,7 @@ use crate::config::announcement::ProxyVersion;
 use crate::config::model;
 use crate::identity::Identity;
 use crate::stream::{Stream, tune};
+use crate::tls;
 
 /// How a pool connects to any of its brokers.
 #[derive(Debug)]
@@ -48,11 +48,8 @@ pub(super) async fn connect(broker: &Broker, client: Option<&Identity>) -> Resul
     let Some((config, name)) = &broker.tls else {
         return Ok(Stream::Plain(tcp));
     };
-    let tls = TlsConnector::from(Arc::clone(config))
-        .connect(name.clone(), tcp)
-        .await
-        .map_err(Failure::Tls)?;
-    Ok(Stream::Tls(Box::new(TlsStream::from(tls))))
+    let tls = tls::connect(Arc::clone(config), name.clone(), tcp).await;
+    Ok(Stream::Tls(Box::new(tls.map_err(Failure::Tls)?)))
 }
 
 /// A probe must not say LOCAL: mosquitto 2.1 closes on it without a word.

@@ -6,7 +6,13 @@ use std::path::{Path, PathBuf};
 /// Lowest first. Modules of the same layer do not know each other.
 const LAYERS: &[&[&str]] = &[
     &["config", "mqtt", "websocket"],
-    &["lifecycle", "telemetry", "identity", "proxy_protocol"],
+    &[
+        "lifecycle",
+        "telemetry",
+        "identity",
+        "proxy_protocol",
+        "tls",
+    ],
     &["certificates", "framing", "stream"],
     &["pool", "site"],
     &["gateway", "admin"],

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::ProbeFailure;
 use crate::config::probe_values::ProbeUrl;
 use crate::pool::health::Sign;
 use crate::pool::{Broker, Failure, Pool};
 use crate::stream::Stream;
+use crate::tls;
 
 /// Longest head of an answer.
 const HEAD: usize = 8 * 1024;
@@ -59,11 +59,8 @@ async fn connect(
     };
     let name = ServerName::try_from(host.to_owned())
         .map_err(|error| Failure::Tls(std::io::Error::other(error)))?;
-    let tls = TlsConnector::from(Arc::clone(config))
-        .connect(name, tcp)
-        .await
-        .map_err(Failure::Tls)?;
-    Ok(Stream::Tls(Box::new(TlsStream::from(tls))))
+    let tls = tls::connect(Arc::clone(config), name, tcp).await;
+    Ok(Stream::Tls(Box::new(tls.map_err(Failure::Tls)?)))
 }
 
 async fn status(stream: &mut Stream) -> Result<u16, ProbeFailure> {

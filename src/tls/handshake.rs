@@ -1,0 +1,80 @@
+//! The handshake of both sides, over the same reads and writes as everything after it.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::{ClientConfig, ServerConfig, pki_types};
+use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
+
+use super::TlsStream;
+use super::records::Session;
+use super::server_name::{self, ServerName};
+
+/// Answers a client's handshake. The name is the one that the client asked for, where the configuration's resolver is
+/// wrapped in `Noting`.
+///
+/// # Errors
+/// With the connection, so that the client may still be told something. A TLS error has the kind `InvalidData` and
+/// holds a `rustls::Error`; its alert has been sent.
+pub async fn accept(
+    config: Arc<ServerConfig>,
+    tcp: TcpStream,
+) -> Result<(TlsStream, Option<ServerName>), (io::Error, TcpStream)> {
+    let connection = match UnbufferedServerConnection::new(config) {
+        Ok(connection) => connection,
+        Err(error) => return Err((io::Error::other(error), tcp)),
+    };
+    let mut stream = TlsStream::new(tcp, Session::Server(connection));
+    let mut name = None;
+    let done = poll_fn(|cx| {
+        let done = poll_handshake(&mut stream, cx);
+        // Whatever hello was read in this very poll.
+        name = server_name::noted().or(name.take());
+        done
+    });
+    match done.await {
+        Ok(()) => Ok((stream, name)),
+        Err(error) => Err((error, stream.tcp)),
+    }
+}
+
+/// Greets a broker.
+///
+/// # Errors
+/// As `accept`.
+pub async fn connect(
+    config: Arc<ClientConfig>,
+    name: pki_types::ServerName<'static>,
+    tcp: TcpStream,
+) -> io::Result<TlsStream> {
+    let connection = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
+    let mut stream = TlsStream::new(tcp, Session::Client(connection));
+    // The hello.
+    stream.process(&mut [], &mut ReadBuf::new(&mut []))?;
+    poll_fn(|cx| poll_handshake(&mut stream, cx)).await?;
+    Ok(stream)
+}
+
+fn poll_handshake(stream: &mut TlsStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    loop {
+        ready!(stream.poll_send(cx))?;
+        if !stream.agreed().is_handshaking() {
+            return Poll::Ready(Ok(()));
+        }
+        // Plaintext behind the last handshake message is kept for the first read.
+        let read = ready!(stream.poll_records(cx, &mut ReadBuf::new(&mut [])));
+        if let Err(error) = read {
+            // The alert is sent as far as the socket takes it: the peer may be gone.
+            let _alerted = stream.poll_send(cx);
+            return Poll::Ready(Err(error));
+        }
+        if stream.ended {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+}

@@ -1,0 +1,293 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
+use rustls::server::ResolvesServerCertUsingSni;
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::{Noting, TlsStream, accept, connect};
+
+const NAME: &str = "gateway.example";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Parts {
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+fn parts(versions: &[&'static SupportedProtocolVersion]) -> Parts {
+    let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let key = provider.key_provider.load_private_key(key.into()).unwrap();
+    let key = rustls::sign::CertifiedKey::new(vec![made.cert.der().clone()], key);
+    let mut resolver = ResolvesServerCertUsingSni::new();
+    resolver.add(NAME, key).unwrap();
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Noting::new(Arc::new(resolver)));
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Parts {
+        server: Arc::new(server),
+        client: Arc::new(client),
+    }
+}
+
+fn name() -> ServerName<'static> {
+    NAME.try_into().unwrap()
+}
+
+async fn sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connecting = TcpStream::connect(listener.local_addr().unwrap());
+    let (connected, accepted) = tokio::join!(connecting, listener.accept());
+    (connected.unwrap(), accepted.unwrap().0)
+}
+
+/// Our server and rustls' own buffered client.
+async fn with_their_client(
+    parts: &Parts,
+) -> (tokio_rustls::client::TlsStream<TcpStream>, TlsStream) {
+    let (near, far) = sockets().await;
+    let theirs = TlsConnector::from(Arc::clone(&parts.client)).connect(name(), near);
+    let ours = accept(Arc::clone(&parts.server), far);
+    let (theirs, ours) = tokio::join!(theirs, ours);
+    let (ours, server_name) = ours.unwrap();
+    assert_eq!(server_name.as_deref(), Some(NAME));
+    (theirs.unwrap(), ours)
+}
+
+/// Sends `bytes` and reads as many back, both at once.
+async fn echo<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Vec<u8> {
+    let (mut read, mut write) = tokio::io::split(stream);
+    let mut back = vec![0; bytes.len()];
+    let sending = async {
+        write.write_all(bytes).await.unwrap();
+        write.flush().await.unwrap();
+    };
+    let (_, read) = tokio::join!(sending, read.read_exact(&mut back));
+    read.unwrap();
+    back
+}
+
+async fn copy_back(mut stream: TlsStream) -> TlsStream {
+    let mut buffer = vec![0; 100_000];
+    loop {
+        let count = stream.read(&mut buffer).await.unwrap();
+        if count == 0 {
+            stream.shutdown().await.unwrap();
+            return stream;
+        }
+        stream.write_all(&buffer[..count]).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+}
+
+fn random(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    fastrand::fill(&mut bytes);
+    bytes
+}
+
+fn assert_holds_nothing(stream: &TlsStream) {
+    let buffers = [&stream.incoming, &stream.plain, &stream.outgoing];
+    assert_eq!(buffers.map(Vec::capacity), [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn every_length_comes_back_in_both_versions_and_no_buffer_is_left() {
+    for version in [&version::TLS13, &version::TLS12] {
+        let parts = parts(&[version]);
+        let (mut theirs, ours) = with_their_client(&parts).await;
+        let ours = tokio::spawn(copy_back(ours));
+        // Around one record, around one read, and far above what sockets hold.
+        for length in [1, 64, 16_383, 16_384, 16_385, 65_535, 65_537, 3_000_000] {
+            let bytes = random(length);
+            let back = timeout(PATIENCE, echo(&mut theirs, &bytes)).await.unwrap();
+            assert!(back == bytes, "{length} bytes in {version:?}");
+        }
+        theirs.shutdown().await.unwrap();
+        let ours = timeout(PATIENCE, ours).await.unwrap().unwrap();
+        assert_holds_nothing(&ours);
+        // Our close_notify came: an end without it is an error (RFC 8446 6.1).
+        assert_eq!(theirs.read(&mut [0; 10]).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn our_client_understands_our_server() {
+    let parts = parts(&[&version::TLS13]);
+    let (near, far) = sockets().await;
+    let (client, server) = tokio::join!(
+        connect(Arc::clone(&parts.client), name(), near),
+        accept(Arc::clone(&parts.server), far)
+    );
+    let (mut client, (server, _)) = (client.unwrap(), server.unwrap());
+    let server = tokio::spawn(copy_back(server));
+    let bytes = random(500_000);
+    let back = timeout(PATIENCE, echo(&mut client, &bytes)).await.unwrap();
+    assert!(back == bytes);
+    client.shutdown().await.unwrap();
+    assert_eq!(client.read(&mut [0; 10]).await.unwrap(), 0);
+    assert_holds_nothing(&client);
+    server.await.unwrap();
+}
+
+/// Hands bytes on one by one, so that every record and every handshake message is cut everywhere.
+async fn drip(from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    let mut from = tokio::io::BufReader::new(from);
+    while let Ok(byte) = from.read_u8().await {
+        if to.write_u8(byte).await.is_err() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    let _gone = to.shutdown().await;
+}
+
+#[tokio::test]
+async fn records_may_be_cut_anywhere() {
+    let parts = parts(&[&version::TLS13]);
+    let (near, middle_near) = sockets().await;
+    let (middle_far, far) = sockets().await;
+    near.set_nodelay(true).unwrap();
+    let (near_read, near_write) = middle_near.into_split();
+    let (far_read, far_write) = middle_far.into_split();
+    let up = tokio::spawn(drip(near_read, far_write));
+    let down = tokio::spawn(drip(far_read, near_write));
+    let theirs = TlsConnector::from(Arc::clone(&parts.client)).connect(name(), near);
+    let (theirs, ours) = tokio::join!(theirs, accept(Arc::clone(&parts.server), far));
+    let (mut theirs, (ours, _)) = (theirs.unwrap(), ours.unwrap());
+    let ours = tokio::spawn(copy_back(ours));
+    let bytes = random(40_000);
+    let back = timeout(PATIENCE, echo(&mut theirs, &bytes)).await.unwrap();
+    assert!(back == bytes);
+    theirs.shutdown().await.unwrap();
+    assert_holds_nothing(&ours.await.unwrap());
+    drop(theirs);
+    up.await.unwrap();
+    down.await.unwrap();
+}
+
+#[tokio::test]
+async fn new_keys_of_the_peer_are_taken_and_answered() {
+    let parts = parts(&[&version::TLS13]);
+    let (mut theirs, ours) = with_their_client(&parts).await;
+    let ours = tokio::spawn(copy_back(ours));
+    for _ in 0..3 {
+        theirs.get_mut().1.refresh_traffic_keys().unwrap();
+        let bytes = random(100_000);
+        let back = timeout(PATIENCE, echo(&mut theirs, &bytes)).await.unwrap();
+        assert!(back == bytes);
+    }
+    theirs.shutdown().await.unwrap();
+    assert_holds_nothing(&ours.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_reader_with_little_room_gets_everything() {
+    let parts = parts(&[&version::TLS13]);
+    let (mut theirs, mut ours) = with_their_client(&parts).await;
+    let bytes = random(50_000);
+    let sending = async {
+        theirs.write_all(&bytes).await.unwrap();
+        theirs.shutdown().await.unwrap();
+    };
+    let reading = async {
+        let mut read = Vec::new();
+        let mut few = [0; 7];
+        loop {
+            match ours.read(&mut few).await.unwrap() {
+                0 => return read,
+                count => read.extend_from_slice(&few[..count]),
+            }
+        }
+    };
+    let (_, read) = timeout(PATIENCE, async { tokio::join!(sending, reading) })
+        .await
+        .unwrap();
+    assert!(read == bytes);
+    assert_holds_nothing(&ours);
+}
+
+#[tokio::test]
+async fn an_end_without_close_notify_is_an_error() {
+    let parts = parts(&[&version::TLS13]);
+    let (mut theirs, mut ours) = with_their_client(&parts).await;
+    theirs.write_all(b"half a story").await.unwrap();
+    theirs.get_mut().0.shutdown().await.unwrap();
+    let mut read = Vec::new();
+    let error = timeout(PATIENCE, ours.read_to_end(&mut read))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+    assert_eq!(read, b"half a story");
+}
+
+#[tokio::test]
+async fn a_record_that_was_changed_ends_the_connection_with_an_alert() {
+    let parts = parts(&[&version::TLS13]);
+    let (mut theirs, mut ours) = with_their_client(&parts).await;
+    // A record of application data that no key has made.
+    let forged = [&[23, 3, 3, 0, 40][..], &[7; 40]].concat();
+    theirs.get_mut().0.write_all(&forged).await.unwrap();
+    let error = timeout(PATIENCE, ours.read(&mut [0; 10]))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    assert_eq!(
+        error.get_ref().unwrap().downcast_ref(),
+        Some(&rustls::Error::DecryptError)
+    );
+    // bad_record_mac, once whoever owns the stream lets it go.
+    ours.flush().await.unwrap();
+    let told = timeout(PATIENCE, theirs.read(&mut [0; 10]))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(told.to_string().contains("BadRecordMac"), "{told}");
+}
+
+#[tokio::test]
+async fn who_does_not_speak_tls_is_told_by_an_alert_and_handed_back() {
+    let parts = parts(&[&version::TLS13]);
+    let (mut near, far) = sockets().await;
+    near.write_all(&[22, 3, 1, 0, 5, 99, 0, 0, 1, 0])
+        .await
+        .unwrap();
+    let (error, _tcp) = timeout(PATIENCE, accept(Arc::clone(&parts.server), far))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    let mut alert = [0; 2];
+    near.read_exact(&mut alert).await.unwrap();
+    assert_eq!(alert[0], 21, "an alert record (RFC 8446 5.1)");
+}
+
+/// A writer may leave one chunk behind in TLS, not more: what a slow reader costs is bounded.
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_not_written_for() {
+    let parts = parts(&[&version::TLS13]);
+    let (theirs, mut ours) = with_their_client(&parts).await;
+    let bytes = random(50_000_000);
+    let sent = timeout(Duration::from_millis(300), ours.write_all(&bytes)).await;
+    assert!(sent.is_err(), "a socket took 50 MB that nobody reads");
+    let held = ours.unsent();
+    assert!(held > 0 && held < super::CHUNK + 1024, "{held} bytes");
+    drop(theirs);
+}
