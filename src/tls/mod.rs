@@ -64,6 +64,8 @@ pub struct TlsStream {
     ended: bool,
     /// We did.
     closing: bool,
+    /// rustls has said why; it must not be asked again.
+    broken: bool,
 }
 
 impl TlsStream {
@@ -78,6 +80,7 @@ impl TlsStream {
             sent: 0,
             ended: false,
             closing: false,
+            broken: false,
         }
     }
 
@@ -134,7 +137,9 @@ impl TlsStream {
         let processed = match processed {
             Ok(processed) => processed,
             Err(error) => {
-                self.alert();
+                self.broken = true;
+                // Where it cannot be said either, the end of the connection tells.
+                let _told = self.session.alert(&mut self.outgoing);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, error));
             }
         };
@@ -147,12 +152,6 @@ impl TlsStream {
             self.incoming.extend_from_slice(rest);
         }
         Ok(())
-    }
-
-    /// Queues the alert that rustls has for the peer after an error.
-    fn alert(&mut self) {
-        // The error itself comes once more: it has been told.
-        let _told = self.session.process(&mut [], &mut self.outgoing, |_| {});
     }
 
     /// Sends what is queued. Ready when nothing is left.
@@ -179,6 +178,9 @@ impl TlsStream {
     ) -> Poll<io::Result<usize>> {
         // One chunk may wait, no more: back-pressure.
         ready!(self.poll_send(cx))?;
+        if self.broken || self.closing {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         SCRATCH.with_borrow_mut(|scratch| {
             let space = &mut scratch.outgoing;
             let (mut written, mut room) = (0, CHUNK);
@@ -186,7 +188,7 @@ impl TlsStream {
                 let bytes = &slice[..slice.len().min(room)];
                 written += self
                     .session
-                    .encrypt(bytes, &mut space[written..])
+                    .encrypt(bytes, &mut self.incoming, &mut space[written..])
                     .map_err(io::Error::other)?;
                 room -= bytes.len();
             }
@@ -229,6 +231,9 @@ impl AsyncRead for TlsStream {
         }
         // A record may hold nothing for the reader.
         while buffer.filled().len() == before && buffer.remaining() > 0 && !this.ended {
+            if this.broken {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
             ready!(this.poll_records(cx, buffer))?;
             if !this.outgoing.is_empty() {
                 // A key update is answered.
@@ -266,10 +271,12 @@ impl AsyncWrite for TlsStream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.closing {
+        if !this.closing && !this.broken {
             this.closing = true;
             let mut space = [0; 256];
-            let alert = this.session.say_close_notify(&mut space);
+            let alert = this
+                .session
+                .say_close_notify(&mut this.incoming, &mut space);
             let length = alert.map_err(io::Error::other)?;
             this.outgoing.extend_from_slice(&space[..length]);
         }

@@ -48,27 +48,45 @@ impl Session {
         }
     }
 
-    /// Writes `bytes` as records to the front of `space`; answers how much of it they take.
-    pub(super) fn encrypt(&mut self, bytes: &[u8], space: &mut [u8]) -> Result<usize, Error> {
+    /// After an error: appends the alert that tells the peer. Nothing else may be asked of this connection then.
+    pub(super) fn alert(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
         match self {
-            Self::Server(connection) => {
-                write(connection, space, |to, space| to.encrypt(bytes, space))
-            }
-            Self::Client(connection) => {
-                write(connection, space, |to, space| to.encrypt(bytes, space))
-            }
+            Self::Server(connection) => alert(connection, out),
+            Self::Client(connection) => alert(connection, out),
+        }
+    }
+
+    /// Writes `bytes` as records to the front of `space`; answers how much of it they take. `incoming` is what `process`
+    /// left.
+    pub(super) fn encrypt(
+        &mut self,
+        bytes: &[u8],
+        incoming: &mut Vec<u8>,
+        space: &mut [u8],
+    ) -> Result<usize, Error> {
+        match self {
+            Self::Server(connection) => write(connection, incoming, space, |to, space| {
+                to.encrypt(bytes, space)
+            }),
+            Self::Client(connection) => write(connection, incoming, space, |to, space| {
+                to.encrypt(bytes, space)
+            }),
         }
     }
 
     /// Writes the alert that says that nothing follows, as `encrypt` does.
-    pub(super) fn say_close_notify(&mut self, space: &mut [u8]) -> Result<usize, Error> {
+    pub(super) fn say_close_notify(
+        &mut self,
+        incoming: &mut Vec<u8>,
+        space: &mut [u8],
+    ) -> Result<usize, Error> {
         match self {
-            Self::Server(connection) => {
-                write(connection, space, |to, space| to.queue_close_notify(space))
-            }
-            Self::Client(connection) => {
-                write(connection, space, |to, space| to.queue_close_notify(space))
-            }
+            Self::Server(connection) => write(connection, incoming, space, |to, space| {
+                to.queue_close_notify(space)
+            }),
+            Self::Client(connection) => write(connection, incoming, space, |to, space| {
+                to.queue_close_notify(space)
+            }),
         }
     }
 }
@@ -77,11 +95,17 @@ impl Session {
 trait Connection {
     type Data;
 
+    fn agreed(&self) -> &CommonState;
+
     fn advance<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 }
 
 impl Connection for UnbufferedServerConnection {
     type Data = rustls::server::ServerConnectionData;
+
+    fn agreed(&self) -> &CommonState {
+        self
+    }
 
     fn advance<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(bytes)
@@ -90,6 +114,10 @@ impl Connection for UnbufferedServerConnection {
 
 impl Connection for UnbufferedClientConnection {
     type Data = rustls::client::ClientConnectionData;
+
+    fn agreed(&self) -> &CommonState {
+        self
+    }
 
     fn advance<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(bytes)
@@ -146,18 +174,25 @@ fn process<C: Connection>(
 }
 
 /// Brings the connection to where it may write, and writes to the front of `space`.
+///
+/// INVARIANT: rustls is shown `incoming` again. Where a handshake message has come in part it keeps places in these bytes,
+/// and would look for them in any others.
 fn write<C: Connection>(
     connection: &mut C,
+    incoming: &mut Vec<u8>,
     space: &mut [u8],
     mut fill: impl FnMut(&mut WriteTraffic<'_, C::Data>, &mut [u8]) -> Result<usize, EncryptError>,
 ) -> Result<usize, Error> {
     let mut written = 0;
     loop {
         let space = &mut space[written..];
-        match connection.advance(&mut []).state? {
+        let UnbufferedStatus { discard, state } = connection.advance(incoming);
+        match state? {
             ConnectionState::WriteTraffic(mut traffic) => {
                 let count = fill(&mut traffic, space);
-                return Ok(written + count.map_err(|_exhausted| Error::EncryptError)?);
+                written += count.map_err(|_exhausted| Error::EncryptError)?;
+                incoming.drain(..discard);
+                return Ok(written);
             }
             ConnectionState::EncodeTlsData(mut data) => {
                 written += data.encode(space).map_err(|_no_room| Error::EncryptError)?;
@@ -167,7 +202,20 @@ fn write<C: Connection>(
             // Both sides have said close_notify: nothing may follow (RFC 8446 6.1).
             _ => return Ok(written),
         }
+        incoming.drain(..discard);
     }
+}
+
+fn alert<C: Connection>(connection: &mut C, out: &mut Vec<u8>) -> Result<(), Error> {
+    // What waits to be sent comes before any look at the bytes.
+    while connection.agreed().wants_write() {
+        match connection.advance(&mut []).state? {
+            ConnectionState::EncodeTlsData(data) => encode(data, out)?,
+            ConnectionState::ReadTraffic(mut traffic) => while traffic.next_record().is_some() {},
+            _ => return Ok(()),
+        }
+    }
+    Ok(())
 }
 
 /// Appends a handshake message or an alert.

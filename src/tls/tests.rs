@@ -1,10 +1,13 @@
+//! Against rustls' own buffered side, over real sockets: cut anywhere, any length, and what must not be.
+
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::server::ResolvesServerCertUsingSni;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -290,4 +293,66 @@ async fn a_reader_that_takes_nothing_is_not_written_for() {
     let held = ours.unsent();
     assert!(held > 0 && held < super::CHUNK + 1024, "{held} bytes");
     drop(theirs);
+}
+
+/// A broker's tickets come in fragments and slowly, and its client writes all the while: rustls keeps places in the bytes of
+/// a message that has come in part.
+#[tokio::test]
+async fn a_message_that_came_in_part_does_not_disturb_what_is_written() {
+    let parts = parts(&[&version::TLS13]);
+    let mut server = (*parts.server).clone();
+    server.max_fragment_size = Some(32);
+    let (near, middle_near) = sockets().await;
+    let (middle_far, far) = sockets().await;
+    let (near_read, near_write) = middle_near.into_split();
+    let (far_read, far_write) = middle_far.into_split();
+    let up = tokio::spawn(drip(near_read, far_write));
+    let down = tokio::spawn(drip(far_read, near_write));
+    let (ours, theirs) = tokio::join!(
+        connect(Arc::clone(&parts.client), name(), near),
+        tokio_rustls::TlsAcceptor::from(Arc::new(server)).accept(far)
+    );
+    let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
+    let writing = async {
+        let mut came_in_part = 0;
+        for _ in 0..400 {
+            let mut none = [0; 1];
+            let read = std::future::poll_fn(|cx| {
+                Poll::Ready(
+                    std::pin::Pin::new(&mut ours).poll_read(cx, &mut ReadBuf::new(&mut none)),
+                )
+            });
+            assert!(read.await.is_pending());
+            came_in_part += usize::from(!ours.incoming.is_empty());
+            ours.write_all(b"x").await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert!(came_in_part > 0, "the tickets came at once");
+        ours.shutdown().await.unwrap();
+    };
+    let reading = async {
+        let mut all = Vec::new();
+        theirs.read_to_end(&mut all).await.unwrap();
+        all
+    };
+    let (_, all) = timeout(PATIENCE, async { tokio::join!(writing, reading) })
+        .await
+        .unwrap();
+    assert_eq!(all, [b'x'; 400]);
+    drop((ours, theirs));
+    up.await.unwrap();
+    down.await.unwrap();
+}
+
+/// What was sent before a forged record cannot be taken back, and nothing more is sent.
+#[tokio::test]
+async fn a_broken_connection_writes_no_more() {
+    let parts = parts(&[&version::TLS13]);
+    let (mut theirs, mut ours) = with_their_client(&parts).await;
+    let forged = [&[23, 3, 3, 0, 40][..], &[7; 40]].concat();
+    theirs.get_mut().0.write_all(&forged).await.unwrap();
+    ours.read(&mut [0; 10]).await.unwrap_err();
+    let error = ours.write(b"more").await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+    ours.shutdown().await.unwrap();
 }
