@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::outcome::{Reason, idle_limit};
 use crate::config::model::Timeouts;
 use crate::framing::{Fault, Signal, Translator};
-use crate::lifecycle::Membership;
+use crate::lifecycle::{Drain, Membership};
 use crate::mqtt::{ConnackFields, PacketType, Version};
 use crate::pool::Seat;
 use crate::stream::Stream;
@@ -298,8 +298,15 @@ impl Relay {
     }
 
     /// Runs to the session's end.
-    pub(super) async fn run(&mut self, membership: &Membership) -> Reason {
+    pub(super) async fn run(&mut self, membership: &Membership, drain: &Drain) -> Reason {
+        let mut cut = pin!(drain.cut());
+        let mut waits_for_cut = false;
         poll_fn(|cx| {
+            // Waited for once: the task's waker stays with it. A look at a flag costs a packet less than asking again.
+            if drain.is_cut() || !waits_for_cut && cut.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Reason::Cut);
+            }
+            waits_for_cut = true;
             // An asked member finishes the packets in hand, so it is asked again at every wake-up.
             let asked = membership.poll_asked(cx).is_ready();
             if asked && self.at_boundaries() {
@@ -323,8 +330,10 @@ impl Relay {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
         let moved = SCRATCH.with_borrow_mut(|scratch| {
+            // A side that waits for its socket is asked once in a turn: its waker is there. A side that moved is asked again.
+            let (mut up, mut down) = (true, true);
             loop {
-                let up = self.step(Side::Client, scratch, cx)?;
+                up = up && self.step(Side::Client, scratch, cx)?;
                 // A client that said DISCONNECT hears no more: all that is left is that the broker hears of it.
                 if self.course.leaving {
                     if self.up.pending.is_empty() && !self.up.unflushed {
@@ -336,7 +345,10 @@ impl Relay {
                     }
                     return Ok(());
                 }
-                let down = self.step(Side::Broker, scratch, cx)?;
+                // Unless the other side's ping is to be answered on it.
+                down |= self.down.translator.owes();
+                down = down && self.step(Side::Broker, scratch, cx)?;
+                up |= down && self.up.translator.owes();
                 if !up && !down {
                     return Ok(());
                 }

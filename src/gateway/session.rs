@@ -43,14 +43,18 @@ pub async fn run(start: Box<Start>, counted: Counted) {
     let gateway = Arc::clone(&start.arrival.gateway);
     let membership = gateway.drain.join();
     let mut record = Box::new(Record::new(&start));
-    // CANCEL: a cut drops a session that has no broker yet where it stands; the relay has its own look at it.
-    let ended = tokio::select! {
+    // CANCEL: a cut drops a session that has no broker yet where it stands.
+    let opened = tokio::select! {
         biased;
-        ended = serve(start, &mut record, &membership) => ended,
+        opened = Box::pin(open(start, &mut record)) => opened,
         () = gateway.drain.cut() => {
             record.reason = Some(Reason::Cut);
             return;
         }
+    };
+    let ended = match opened {
+        Ok(relay) => serve(relay, &mut record, &membership).await,
+        Err(ended) => *ended,
     };
     Box::pin(say_goodbye(ended, record, &gateway)).await;
     drop(counted);
@@ -70,19 +74,13 @@ struct Ended {
     reason: Reason,
 }
 
-async fn serve(start: Box<Start>, record: &mut Record, membership: &Membership) -> Ended {
-    let mut relay = match Box::pin(open(start, record)).await {
-        Ok(relay) => relay,
-        Err(ended) => return *ended,
-    };
+async fn serve(mut relay: Box<Relay>, record: &mut Record, membership: &Membership) -> Ended {
     record.phase = Phase::Relay;
-    // CANCEL: the relay's state is its own: whatever it was doing, what can be said without waiting is said.
-    let reason = tokio::select! {
-        reason = relay.run(membership) => reason,
-        () = record.gateway.drain.cut() => Reason::Cut,
-    };
-    record.up = relay.up.translator.tally;
-    record.down = relay.down.translator.tally;
+    let reason = relay.run(membership, &record.gateway.drain).await;
+    record.tallies = Some(Box::new([
+        relay.up.translator.tally,
+        relay.down.translator.tally,
+    ]));
     let let_finish = matches!(reason, Reason::Disconnected);
     Ended {
         at_packet_boundary: relay.down.translator.at_boundary() && relay.may_say_disconnect(),
@@ -456,8 +454,8 @@ struct Record {
     retries: usize,
     phase: Phase,
     reason: Option<Reason>,
-    up: Tally,
-    down: Tally,
+    /// Up and down, once they are complete.
+    tallies: Option<Box<[Tally; 2]>>,
 }
 
 impl Record {
@@ -485,8 +483,7 @@ impl Record {
             retries: 0,
             phase: Phase::Connect,
             reason: None,
-            up: Tally::default(),
-            down: Tally::default(),
+            tallies: None,
         }
     }
 
@@ -558,6 +555,10 @@ impl Drop for Record {
         if !self.told {
             return;
         }
+        let [up, down] = self
+            .tallies
+            .take()
+            .map_or_else(Default::default, |both| *both);
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -576,10 +577,10 @@ impl Drop for Record {
                     broker = self.broker.as_deref().unwrap_or(""),
                     retries = self.retries,
                     seconds = format_args!("{seconds:.3}"),
-                    up = %Self::packets(&self.up),
-                    down = %Self::packets(&self.down),
-                    up_bytes = self.up.bytes.iter().sum::<u64>(),
-                    down_bytes = self.down.bytes.iter().sum::<u64>(),
+                    up = %Self::packets(&up),
+                    down = %Self::packets(&down),
+                    up_bytes = up.bytes.iter().sum::<u64>(),
+                    down_bytes = down.bytes.iter().sum::<u64>(),
                     who = labels.who,
                     phase = labels.phase,
                     why = labels.why,

@@ -83,6 +83,10 @@ impl Drain {
         self.shared.closing.cancelled()
     }
 
+    pub fn is_cut(&self) -> bool {
+        self.shared.cut.is_cancelled()
+    }
+
     /// Ready when everything must end.
     pub fn cut(&self) -> WaitForCancellationFuture<'_> {
         self.shared.cut.cancelled()

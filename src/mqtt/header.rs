@@ -86,6 +86,33 @@ pub struct FixedHeader {
 }
 
 impl FixedHeader {
+    /// The header of a packet whose first bytes are `bytes`, masked with `key` (RFC 6455 5.3; `[0; 4]` changes nothing).
+    /// `None` where it is cut, or is no header that a packet may have.
+    pub fn peek(bytes: &[u8], key: [u8; 4]) -> Option<Self> {
+        let mut header = [0; 5];
+        let mut remaining = 0;
+        for (length, (byte, place)) in (1..).zip(bytes.iter().zip(&mut header)) {
+            let at = usize::from(length - 1_u8);
+            let byte = byte ^ key[at & 3];
+            *place = byte;
+            if at == 0 {
+                if PacketType::of(byte) == PacketType::Reserved {
+                    return None;
+                }
+                continue;
+            }
+            remaining |= u32::from(byte & 0x7f) << (7 * (at - 1));
+            if byte & 0x80 == 0 {
+                return Some(Self {
+                    bytes: header,
+                    length,
+                    remaining,
+                });
+            }
+        }
+        None
+    }
+
     pub fn packet_type(&self) -> PacketType {
         PacketType::of(self.bytes[0])
     }

@@ -134,14 +134,15 @@ fn process<C: Connection>(
     loop {
         let UnbufferedStatus { mut discard, state } =
             connection.advance(&mut bytes[processed.taken..]);
-        let waits = match state? {
+        let done = match state? {
             ConnectionState::ReadTraffic(mut traffic) => {
                 while let Some(record) = traffic.next_record() {
                     let record = record?;
                     discard += record.discard;
                     take(record.payload);
                 }
-                false
+                // Nothing is left to ask about, as nearly always.
+                processed.taken + discard == bytes.len() && !connection.agreed().wants_write()
             }
             ConnectionState::EncodeTlsData(data) => {
                 encode(data, out)?;
@@ -167,7 +168,7 @@ fn process<C: Connection>(
             }
         };
         processed.taken += discard;
-        if waits {
+        if done {
             return Ok(processed);
         }
     }

@@ -193,6 +193,83 @@ proptest! {
     }
 }
 
+/// What becomes of `wire` in pieces of `size` bytes, to its end or to a fault.
+fn fate(
+    translator: &mut Translator,
+    wire: &[u8],
+    size: usize,
+) -> (Vec<u8>, Vec<Signal>, Result<(), Fault>) {
+    let (mut written, mut signals) = (Vec::new(), Vec::new());
+    for mut piece in wire.chunks(size.max(1)) {
+        loop {
+            match translator.translate(&mut piece, &mut written, usize::MAX) {
+                Ok(Some(signal)) => signals.push(signal),
+                Ok(None) => break,
+                Err(fault) => return (written, signals, Err(fault)),
+            }
+        }
+    }
+    (written, signals, Ok(()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Packets that are whole in one read take a short way. Byte by byte none does: both must lead to the same place.
+    #[test]
+    fn the_short_way_and_the_long_way_lead_to_the_same_place(
+        packets in packets(),
+        spoilt in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        joined in 1..4_usize,
+        from_client in any::<bool>(),
+        input_framed in any::<bool>(),
+        output_kind in 0..3_u8,
+        packet_limit in prop_oneof![Just(12_u64), Just(300), Just(1 << 28)],
+        frame_limit in prop_oneof![Just(7_u64), Just(1 << 24)],
+        owes in any::<bool>(),
+    ) {
+        let peer = if from_client { Peer::Client } else { Peer::Broker };
+        let mask = (peer == Peer::Client).then_some([9, 8, 7, 6]);
+        let mut wire = Vec::new();
+        for group in packets.chunks(joined) {
+            let payload = group.concat();
+            if input_framed {
+                data_header(&mut wire, Opcode::Binary, true, payload.len() as u64, mask);
+            }
+            let start = wire.len();
+            wire.extend_from_slice(&payload);
+            xor(&mut wire[start..], mask.filter(|_| input_framed).unwrap_or(NO_MASK));
+        }
+        if let Some((index, byte)) = spoilt && !wire.is_empty() {
+            let at = index.index(wire.len());
+            wire[at] = byte;
+        }
+        let make = || {
+            let input = match input_framed {
+                true => Input::Frames(FrameReader::new(peer)),
+                false => Input::Stream,
+            };
+            let output = [Output::Stream, Output::Frames, Output::MaskedFrames][usize::from(output_kind)];
+            let limits = Limits { packet: packet_limit, frame: frame_limit, ..ROOMY };
+            let mut translator = translator(input, output, limits);
+            translator.watch(PacketType::Disconnect);
+            translator.forbid(PacketType::Connect);
+            if owes && output != Output::Stream {
+                translator.owe(Opcode::Ping, b"owed".to_vec());
+            }
+            translator
+        };
+        let (mut short, mut long) = (make(), make());
+        let one = fate(&mut short, &wire, wire.len());
+        let other = fate(&mut long, &wire, 1);
+        prop_assert_eq!(&one.1, &other.1);
+        prop_assert_eq!(&one.2, &other.2);
+        prop_assert_eq!(short.tally, long.tally);
+        prop_assert_eq!(short.at_boundary(), long.at_boundary());
+        prop_assert!(one.0 == other.0, "{:?} {:?}", one.0, other.0);
+    }
+}
+
 #[test]
 fn a_packet_over_the_limit_is_refused_at_its_header() {
     let mut translator = translator(

@@ -141,6 +141,43 @@ impl FrameReader {
         }
     }
 
+    /// The payload of the frame that stands whole at the front of `input`, with its key and the length of its header: one
+    /// binary frame between messages, as nearly all are. `None` for every other; nothing is taken.
+    pub fn whole<'a>(&self, input: &'a [u8]) -> Option<(usize, &'a [u8], [u8; 4])> {
+        const LAST_BINARY: u8 = 0x80 | Opcode::Binary as u8;
+        if self.have > 0 || self.remaining > 0 || self.fragmented || self.control.is_some() {
+            return None;
+        }
+        let (&[first, second], rest) = input.split_first_chunk()?;
+        let masked = match self.peer {
+            Peer::Client => 0x80,
+            Peer::Broker => 0,
+        };
+        if first != LAST_BINARY || second & 0x80 != masked {
+            return None;
+        }
+        let (length, rest) = match second & 0x7f {
+            126 => {
+                let (length, rest) = rest.split_first_chunk()?;
+                (usize::from(u16::from_be_bytes(*length)), rest)
+            }
+            127 => return None,
+            short => (usize::from(short), rest),
+        };
+        // The shortest form is a rule.
+        if second & 0x7f == 126 && length < 126 {
+            return None;
+        }
+        let (key, rest) = match self.peer {
+            Peer::Client => {
+                let (key, rest) = rest.split_first_chunk()?;
+                (*key, rest)
+            }
+            Peer::Broker => (NO_MASK, rest),
+        };
+        Some((input.len() - rest.len(), rest.get(..length)?, key))
+    }
+
     /// Takes back the last `unread` bytes of the run that `next` gave last: it will be given again.
     pub fn unread(&mut self, unread: usize) {
         self.remaining += unread as u64;
