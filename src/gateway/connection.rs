@@ -214,11 +214,7 @@ async fn secure(
     };
     arrival.tls = Some(how(stream.agreed(), server_name, arrival.tls.take()));
     count(arrival, stream.agreed());
-    Prefixed::peeked(
-        Stream::Tls(Box::new(stream)),
-        arrival.snapshot.timeouts.request,
-    )
-    .await
+    Prefixed::peeked(Stream::Tls(stream), arrival.snapshot.timeouts.request).await
 }
 
 /// How the client came; `told` by a proxy that ended the client's TLS and began its own, which knows what ours does not show.

@@ -49,7 +49,7 @@ pub(super) async fn connect(broker: &Broker, client: Option<&Identity>) -> Resul
         return Ok(Stream::Plain(tcp));
     };
     let tls = tls::connect(Arc::clone(config), name.clone(), tcp).await;
-    Ok(Stream::Tls(Box::new(tls.map_err(Failure::Tls)?)))
+    Ok(Stream::Tls(tls.map_err(Failure::Tls)?))
 }
 
 /// A probe must not say LOCAL: mosquitto 2.1 closes on it without a word.

@@ -24,12 +24,12 @@ use super::server_name::{self, ServerName};
 pub async fn accept(
     config: Arc<ServerConfig>,
     tcp: TcpStream,
-) -> Result<(TlsStream, Option<ServerName>), (io::Error, TcpStream)> {
+) -> Result<(Box<TlsStream>, Option<ServerName>), (io::Error, TcpStream)> {
     let connection = match UnbufferedServerConnection::new(config) {
         Ok(connection) => connection,
         Err(error) => return Err((io::Error::other(error), tcp)),
     };
-    let mut stream = TlsStream::new(tcp, Session::Server(connection));
+    let mut stream = Box::new(TlsStream::new(tcp, Session::Server(connection)));
     let mut name = None;
     let done = poll_fn(|cx| {
         let done = poll_handshake(&mut stream, cx);
@@ -51,9 +51,9 @@ pub async fn connect(
     config: Arc<ClientConfig>,
     name: pki_types::ServerName<'static>,
     tcp: TcpStream,
-) -> io::Result<TlsStream> {
+) -> io::Result<Box<TlsStream>> {
     let connection = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
-    let mut stream = TlsStream::new(tcp, Session::Client(connection));
+    let mut stream = Box::new(TlsStream::new(tcp, Session::Client(connection)));
     // The hello.
     stream.process(&mut [], &mut ReadBuf::new(&mut []))?;
     poll_fn(|cx| poll_handshake(&mut stream, cx)).await?;

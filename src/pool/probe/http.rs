@@ -60,7 +60,7 @@ async fn connect(
     let name = ServerName::try_from(host.to_owned())
         .map_err(|error| Failure::Tls(std::io::Error::other(error)))?;
     let tls = tls::connect(Arc::clone(config), name, tcp).await;
-    Ok(Stream::Tls(Box::new(tls.map_err(Failure::Tls)?)))
+    Ok(Stream::Tls(tls.map_err(Failure::Tls)?))
 }
 
 async fn status(stream: &mut Stream) -> Result<u16, ProbeFailure> {
