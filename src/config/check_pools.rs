@@ -7,8 +7,8 @@ use super::check_announcement::{announcement, source_addresses};
 use super::check_health::{balance, eject, probe, queue, somebody_serves};
 use super::check_listeners::connect_identity;
 use super::model::{
-    Broker, BrokerTls, CertificateFiles, Forwarded, ForwardedPort, HostHeader, Pool, Transport,
-    Trust,
+    Broker, BrokerTls, CertificateFiles, Forwarded, ForwardedPort, HostHeader, Lookup, Pool,
+    Transport, Trust,
 };
 use super::raw;
 use super::raw_announcement;
@@ -106,12 +106,11 @@ fn brokers(
             (Path::UnlessGiven(path), None) => path.to_owned(),
         };
         let path_matters = url.transport.is_websocket().then(|| path.clone());
-        let address = (
-            url.host.clone(),
-            url.port,
-            url.transport.is_tls(),
-            path_matters,
-        );
+        let place = match &url.lookup {
+            Lookup::Socket(socket) => socket.display().to_string(),
+            Lookup::Nothing(_) | Lookup::Addresses | Lookup::Services => url.host.clone(),
+        };
+        let address = (place, url.port, url.transport.is_tls(), path_matters);
         if let Some(line) = known.insert(address, findings.line(&key)) {
             findings.problem(
                 &key,

@@ -305,9 +305,9 @@ pub struct Broker {
     /// The URL as written, without credentials: the label in logs and metrics.
     pub url: String,
     pub transport: Transport,
-    /// Host name or IP address (an IPv6 address without brackets).
+    /// Host name or IP address (an IPv6 address without brackets); `localhost` for a Unix socket.
     pub host: String,
-    /// 0 where SRV records have it.
+    /// 0 where SRV records have it, and for a Unix socket.
     pub port: u16,
     pub lookup: Lookup,
     /// Path and query of the WebSocket handshake; `/mqtt` where the URL names none. Unused by mqtt and mqtts.
@@ -330,6 +330,8 @@ pub struct Broker {
 pub enum Lookup {
     /// The URL has an address; `localhost` has two, of which the first that answers is taken.
     Nothing(Vec<IpAddr>),
+    /// Nor here: the URL has the path of a Unix socket. Only with `Transport::Ws` and `Mqtt`.
+    Socket(PathBuf),
     /// A and AAAA records of `Broker::host`: each address is a broker.
     Addresses,
     /// SRV records of `Broker::host`: each address of each target is a broker.

@@ -315,7 +315,8 @@ pub(super) struct Broker {
     /// `ws://`, `wss://`, `mqtt://` or `mqtts://`, host, port and for ws and wss a path. Ports unless given: 80, 443,
     /// 1883, 8883. No credentials. Each address of a name is a broker of its own; the name is resolved again and again.
     /// `srv+ws://_ws._tcp.NAME/mqtt` (also `srv+wss`, `srv+mqtt`, `srv+mqtts`) reads SRV records: their weight
-    /// multiplies `weight`, targets of a lower priority than the first are a `backup`, the port is theirs.
+    /// multiplies `weight`, targets of a lower priority than the first are a `backup`, the port is theirs. A Unix socket
+    /// is `unix+mqtt:///run/mosquitto/mqtt.sock` or, with the path behind a colon, `unix+ws:///run/broker/ws.sock:/mqtt`.
     pub url: BrokerUrl,
     /// Share of new sessions beside the other brokers; 0 takes none and keeps those it has.
     #[serde(default = "one")]

@@ -1,11 +1,9 @@
 //! One attempt at one broker: connect, WebSocket handshake, CONNECT, CONNACK. Sessions and probes go the same way.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::{Broker, Failure, Joined, Joining, Pool, Seat, connect, handshake};
@@ -141,23 +139,12 @@ impl Pool {
         let early = match client {
             Some(client) => handshake::upgrade(self, broker, client, &mut stream).await?,
             None => {
-                let own = own_identity(&stream);
+                let own = connect::own(&stream);
                 handshake::upgrade(self, broker, &own, &mut stream).await?
             }
         };
         Ok((stream, early))
     }
-}
-
-/// The gateway as a client of its own.
-fn own_identity(stream: &Stream) -> Identity {
-    let tcp: &TcpStream = match stream {
-        Stream::Plain(tcp) => tcp,
-        Stream::Tls(tls) => tls.get_ref().0,
-    };
-    let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let local = tcp.local_addr().unwrap_or(unknown);
-    Identity::of_gateway(local, local)
 }
 
 impl Reading {

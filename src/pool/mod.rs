@@ -25,6 +25,7 @@ pub use select::Busy;
 pub use state::Registry;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
@@ -79,8 +80,7 @@ pub struct Broker {
     transport: Transport,
     /// As its own: for headers, and what `{host}` of a probe's URL stands for where it has no name.
     host: String,
-    /// At least one; the first that answers is taken.
-    addresses: Vec<SocketAddr>,
+    address: Address,
     path: String,
     /// How its pool connects.
     dialing: Arc<Dialing>,
@@ -96,6 +96,14 @@ pub struct Broker {
     state: Arc<State>,
     sessions: Gauge,
     joined: Counter,
+}
+
+/// Where a broker listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Address {
+    /// At least one; the first that answers is taken.
+    Tcp(Vec<SocketAddr>),
+    Unix(PathBuf),
 }
 
 /// A session's place at a broker, from the choice on. Dropping it leaves.

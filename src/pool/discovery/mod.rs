@@ -9,6 +9,7 @@ mod resolver;
 use std::collections::VecDeque;
 use std::future::pending;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Question {
     None(Vec<IpAddr>),
+    /// Nothing either.
+    Socket(PathBuf),
     Addresses(String),
     Services(String),
 }
@@ -41,13 +44,14 @@ impl Question {
     pub(super) fn of(broker: &model::Broker) -> Self {
         match &broker.lookup {
             Lookup::Nothing(addresses) => Self::None(addresses.clone()),
+            Lookup::Socket(socket) => Self::Socket(socket.clone()),
             Lookup::Addresses => Self::Addresses(broker.host.clone()),
             Lookup::Services => Self::Services(broker.host.clone()),
         }
     }
 
     pub(super) fn is_asked(&self) -> bool {
-        !matches!(self, Self::None(_))
+        matches!(self, Self::Addresses(_) | Self::Services(_))
     }
 }
 
