@@ -33,9 +33,10 @@ pub struct Options<'a> {
     /// The largest packet in bytes.
     pub max_packet: Option<usize>,
     /// The tls and wss listeners want a certificate of the same authority, whose common name is then the user name; with
-    /// `proxy_protocol` all do, and of the client.
+    /// `proxy_protocol` the others do too, of the client.
     pub wants_certificate: bool,
-    /// Not the system's 2.0 but a 2.1, every listener of which wants a PROXY header of this version.
+    /// Not the system's 2.0 but a 2.1, whose tcp, ws and Unix listeners want a PROXY header of this version. It refuses to
+    /// have that and TLS of its own on one listener.
     pub proxy_protocol: Option<u8>,
 }
 
@@ -233,14 +234,14 @@ fn configuration(
         .unwrap();
     }
     for (address, lines) in [
-        (tcp, String::new()),
+        (tcp, proxy_protocol.clone()),
         (tls, encrypted.clone()),
-        (ws, "protocol websockets\n".to_owned()),
+        (ws, format!("protocol websockets\n{proxy_protocol}")),
         (wss, format!("protocol websockets\n{encrypted}")),
     ] {
         writeln!(
             text,
-            "listener {} {}\n{lines}{proxy_protocol}",
+            "listener {} {}\n{lines}",
             address.port(),
             address.ip()
         )
