@@ -132,6 +132,7 @@ fn brokers(
             backup: raw.backup,
             down: raw.down,
             max_sessions: raw.max_sessions,
+            connect_rate: raw.connect_rate,
             probe_url: raw.probe_url,
             place: findings.places.of(&key),
         });

@@ -166,7 +166,7 @@ pub struct Pool {
     pub balance: Balance,
     /// Zero: a broker that came back has its whole share at once.
     pub slow_start: Duration,
-    /// New sessions per second that each broker is given; 0 is any number.
+    /// New sessions per second that each broker is given unless it has its own rate; 0 is any number.
     pub connect_rate: u32,
     pub queue: Queue,
     pub eject: Eject,
@@ -320,6 +320,8 @@ pub struct Broker {
     pub down: bool,
     /// Of this gateway, at a time; at least 1.
     pub max_sessions: Option<u32>,
+    /// In the place of `Pool::connect_rate`.
+    pub connect_rate: Option<u32>,
     /// In the place of `Probe::url`.
     pub probe_url: Option<ProbeUrl>,
     pub place: Place,

@@ -99,6 +99,7 @@ fn broker(broker: &Broker) -> Value {
         "backup": broker.backup,
         "down": broker.down,
         "max_sessions": broker.max_sessions,
+        "connect_rate": broker.connect_rate,
         "probe_url": broker.probe_url.as_ref().map(|url| &url.text),
     })
 }

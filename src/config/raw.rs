@@ -212,7 +212,8 @@ pub(super) struct Pool {
     /// for `client_id`, `user_name` and `client_address`: their clients would move twice.
     #[serde(default = "slow_start")]
     pub slow_start: Span,
-    /// New sessions that each broker is given per second, so that one that came back is not trampled; 0 is any number.
+    /// New sessions that each broker is given per second, so that one that came back is not trampled; 0 is any number. A
+    /// broker may have its own.
     #[serde(default)]
     pub connect_rate: u32,
     /// Sessions that wait because every broker has taken its `connect_rate`.
@@ -332,6 +333,9 @@ pub(super) struct Broker {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_sessions: Option<u32>,
+    /// In the place of the pool's `connect_rate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_rate: Option<u32>,
     /// In the place of the pool's `probe.url`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe_url: Option<ProbeUrl>,

@@ -59,7 +59,6 @@ pub struct Pool {
     members: watch::Sender<Arc<Members>>,
     balance: Balance,
     slow_start: std::time::Duration,
-    connect_rate: u32,
     queue: Queue,
     eject: Eject,
     probe: Probe,
@@ -91,6 +90,8 @@ pub struct Broker {
     /// `down: true`
     off: bool,
     max_sessions: Option<usize>,
+    /// New sessions per second; 0 is any number.
+    connect_rate: u32,
     seed: Seed,
     probe_url: Option<ProbeUrl>,
     state: Arc<State>,
@@ -152,7 +153,6 @@ impl Pool {
             members,
             balance: config.balance,
             slow_start: config.slow_start,
-            connect_rate: config.connect_rate,
             queue: Queue::new(&config.queue, waiting),
             eject: config.eject,
             probe: config.probe.clone(),

@@ -36,6 +36,7 @@ pub(super) struct Origin {
     backup: bool,
     off: bool,
     max_sessions: Option<usize>,
+    connect_rate: u32,
     pub probe_url: Option<ProbeUrl>,
     /// How many brokers a name stands for; `None` where there is no name.
     pub addresses: Option<Gauge>,
@@ -91,6 +92,7 @@ impl Origin {
             backup: config.backup,
             off: config.down,
             max_sessions: config.max_sessions.map(|max| max as usize),
+            connect_rate: config.connect_rate.unwrap_or(shared.connect_rate),
             probe_url: config
                 .probe_url
                 .as_ref()
@@ -177,6 +179,7 @@ impl Origin {
             backup,
             off: self.off,
             max_sessions: self.max_sessions,
+            connect_rate: self.connect_rate,
             seed: Seed::of(&label),
             probe_url: self.probe_url.clone(),
             state: registry.state(&self.pool, &label, metrics),
