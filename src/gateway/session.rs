@@ -15,7 +15,7 @@ use crate::framing::{Fault, Input, Limits, Masks, Output, Signal, Tally, Transla
 use crate::identity::{Identity, UniqueId};
 use crate::lifecycle::Membership;
 use crate::mqtt::{self, Connack, Connect, ConnectError, NewNames, PacketType, Version};
-use crate::pool::{Joined, Joining, Pool};
+use crate::pool::{Joined, Joining, Pool, mask_seed};
 use crate::stream::Stream;
 use crate::telemetry::metrics::{ByOutcome, ByPool, ByVersion, Name};
 use crate::telemetry::{Counters, Direction};
@@ -238,15 +238,6 @@ fn names<'a>(pool: &Pool, identity: &'a Identity) -> Result<NewNames<'a>, Reason
             ConnectClientId::CertificateCommonName => common_name()?,
         },
     })
-}
-
-/// The system's generator, as RFC 6455 5.3 asks; its failure would be the machine's end.
-fn mask_seed() -> u64 {
-    let mut seed = [0; 8];
-    match aws_lc_rs::rand::fill(&mut seed) {
-        Ok(()) => u64::from_ne_bytes(seed),
-        Err(_) => fastrand::u64(..),
-    }
 }
 
 /// Before CONNACK: MQTT's answer where there is one.

@@ -240,7 +240,7 @@ pub(super) async fn send(
 ) -> Result<(), Failure> {
     let mut bytes = Vec::with_capacity(packet.len() + 14);
     if broker.transport.is_websocket() {
-        let mask = fastrand::u32(..).to_ne_bytes();
+        let mask = unpredictable::<4>();
         data_header(
             &mut bytes,
             Opcode::Binary,
@@ -256,6 +256,20 @@ pub(super) async fn send(
     }
     stream.write_all(&bytes).await.map_err(broke)?;
     stream.flush().await.map_err(broke)
+}
+
+/// What frames to a broker are masked from: RFC 6455 5.3 wants it from a strong source of entropy.
+pub fn mask_seed() -> u64 {
+    u64::from_ne_bytes(unpredictable())
+}
+
+/// From the system's generator; its failure would be the machine's end.
+fn unpredictable<const COUNT: usize>() -> [u8; COUNT] {
+    let mut bytes = [0; COUNT];
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        fastrand::fill(&mut bytes);
+    }
+    bytes
 }
 
 /// A reset is how a broker closes that has bytes unread; whether a read or a write hears of it is a matter of moments.

@@ -19,6 +19,7 @@ mod series;
 mod state;
 
 pub use announce::announce;
+pub use attempt::mask_seed;
 pub use failure::{Failure, HandshakeFailure};
 pub use join::{JoinError, Joined, Joining};
 pub use select::Busy;
