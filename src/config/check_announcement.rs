@@ -90,6 +90,7 @@ fn proxy_protocol(
         ProxyProtocol::Off => return None,
         ProxyProtocol::V1 => ProxyVersion::V1,
         ProxyProtocol::V2 => ProxyVersion::V2,
+        ProxyProtocol::V2Crc32c => ProxyVersion::V2Crc32c,
     };
     if kind.proxy_protocol.is_none() {
         findings.warning(

@@ -74,6 +74,7 @@ pub(super) fn pool(pool: &Pool) -> Value {
             None => "off",
             Some(ProxyVersion::V1) => "v1",
             Some(ProxyVersion::V2) => "v2",
+            Some(ProxyVersion::V2Crc32c) => "v2_crc32c",
         },
         "headers": passed(&announcement.headers),
         "cookies": passed(&announcement.cookies),

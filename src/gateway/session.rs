@@ -464,7 +464,7 @@ impl Record {
                 .flatten(),
             listener: Arc::clone(&arrival.listener.name),
             pool: Arc::clone(start.pool.name()),
-            unique_id: start.identity.unique_id,
+            unique_id: start.identity.unique_id.clone(),
             began: Instant::now(),
             told: arrival.snapshot.log.sessions,
             identities,

@@ -17,7 +17,7 @@ use crate::support::{PATIENCE, eventually};
 async fn rabbitmq_knows_the_true_client_over_ws_and_tcp() {
     let broker = RabbitMq::behind_proxy().await;
     for url in [broker.ws_url(), broker.mqtt_url()] {
-        for version in ["v1", "v2"] {
+        for version in ["v1", "v2", "v2_crc32c"] {
             let keys = format!("kind: rabbitmq, proxy_protocol: {version}");
             let gateway = gateway(&url, &keys).await;
             for source in [V4_CLIENT, V6_CLIENT] {
@@ -50,7 +50,7 @@ async fn mosquitto_2_0_sees_the_gateway_whatever_it_is_told() {
 /// mosquitto 2.1: `New client connected from 127.0.0.5:40000 as c1 (…)`.
 #[tokio::test]
 async fn mosquitto_2_1_knows_the_true_client_over_ws_tcp_and_unix() {
-    for version in [1, 2] {
+    for (version, sent) in [(1, "v1"), (2, "v2"), (2, "v2_crc32c")] {
         let broker = Mosquitto::start(Options {
             proxy_protocol: Some(version),
             ..Options::default()
@@ -58,7 +58,7 @@ async fn mosquitto_2_1_knows_the_true_client_over_ws_tcp_and_unix() {
         .await;
         // Not over TLS: mosquitto refuses to have both on one listener.
         for url in [broker.mqtt_url(), broker.ws_url(), broker.unix_url()] {
-            let keys = format!("kind: mosquitto, proxy_protocol: v{version}");
+            let keys = format!("kind: mosquitto, proxy_protocol: {sent}");
             let gateway = gateway(&url, &keys).await;
             for source in [V4_CLIENT, V6_CLIENT] {
                 let (_client, address) = connected(&gateway, source, &[]).await;
