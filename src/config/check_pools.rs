@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::check::Findings;
 use super::check_announcement::{announcement, source_addresses};
-use super::check_health::{balance, eject, probe, queue, somebody_serves};
+use super::check_health::{balance, eject, on_removed, probe, queue, somebody_serves};
 use super::check_listeners::connect_identity;
 use super::model::{
     Broker, BrokerTls, CertificateFiles, Forwarded, ForwardedPort, HostHeader, Lookup, Pool,
@@ -44,6 +44,7 @@ fn pool(name: String, raw: raw::Pool, findings: &mut Findings<'_>) -> Pool {
         connect_rate: raw.connect_rate,
         queue: queue(&raw.queue, &key, findings),
         eject: eject(&raw.eject, &key, findings),
+        on_removed: on_removed(raw.on_removed, &brokers, &key, findings),
         probe: probe(raw.probe, &brokers, &key, findings),
         subprotocol: raw
             .subprotocol

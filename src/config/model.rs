@@ -170,6 +170,7 @@ pub struct Pool {
     pub connect_rate: u32,
     pub queue: Queue,
     pub eject: Eject,
+    pub on_removed: OnRemoved,
     pub probe: Probe,
     /// At least one, at least one of them with a weight above 0 and neither `backup` nor `down`.
     pub brokers: Vec<Broker>,
@@ -263,6 +264,14 @@ pub struct Eject {
     /// Above zero; doubled each time, up to `longest`.
     pub time: Duration,
     pub longest: Duration,
+}
+
+/// What becomes of the sessions of an address that a broker's name no longer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRemoved {
+    Keep,
+    /// Asked to leave, at the pace of the drain.
+    Drain,
 }
 
 /// How brokers are asked how they are.

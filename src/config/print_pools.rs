@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::announcement::{AskedPath, ProxyVersion};
 use super::model::{
-    Balance, Broker, ConnectClientId, ConnectUserName, ForwardedPort, HostHeader, Pool, Probe,
-    Trust,
+    Balance, Broker, ConnectClientId, ConnectUserName, ForwardedPort, HostHeader, OnRemoved, Pool,
+    Probe, Trust,
 };
 use super::values::{Size, Span};
 
@@ -60,6 +60,10 @@ pub(super) fn pool(pool: &Pool) -> Value {
             "failures": pool.eject.failures,
             "time": Span(pool.eject.time).to_string(),
             "longest": Span(pool.eject.longest).to_string(),
+        },
+        "on_removed": match pool.on_removed {
+            OnRemoved::Keep => "keep",
+            OnRemoved::Drain => "drain",
         },
         "probe": probe(&pool.probe),
         "host": host,

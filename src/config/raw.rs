@@ -22,7 +22,7 @@ use super::raw_announcement::{
 use super::raw_bounds::{Drain, Limits, Log, Timeouts};
 use super::raw_dns::Dns;
 use super::raw_listeners::{ClientCertificates, ClientId, ProxyHeaders, UserName};
-use super::raw_pools::{Balance, Eject, Probe, Queue, slow_start};
+use super::raw_pools::{Balance, Eject, OnRemoved, Probe, Queue, slow_start};
 use super::values::{Count, Size, Span};
 
 /// The configuration file.
@@ -222,6 +222,9 @@ pub(super) struct Pool {
     /// When a broker that fails sessions is left out. The last one that is left never is.
     #[serde(default)]
     pub eject: Eject,
+    /// What becomes of the sessions of an address that a broker's name no longer has. It takes no new ones.
+    #[serde(default)]
+    pub on_removed: OnRemoved,
     /// Asks brokers how they are, whether or not sessions come.
     #[serde(default)]
     pub probe: Probe,

@@ -71,7 +71,7 @@ struct Ended {
 }
 
 async fn serve(start: Box<Start>, record: &mut Record, membership: &Membership) -> Ended {
-    let mut relay = match Box::pin(open(start, record)).await {
+    let mut relay = match Box::pin(open(start, record, membership)).await {
         Ok(relay) => relay,
         Err(ended) => return *ended,
     };
@@ -95,7 +95,11 @@ async fn serve(start: Box<Start>, record: &mut Record, membership: &Membership) 
 }
 
 /// From the 101 to a broker that took the session.
-async fn open(start: Box<Start>, record: &mut Record) -> Result<Box<Relay>, Box<Ended>> {
+async fn open(
+    start: Box<Start>,
+    record: &mut Record,
+    membership: &Membership,
+) -> Result<Box<Relay>, Box<Ended>> {
     let Start {
         mut stream,
         early,
@@ -169,6 +173,7 @@ async fn open(start: Box<Start>, record: &mut Record) -> Result<Box<Relay>, Box<
         Err(reason) => return Err(refused(stream, reason, Some(connect.version))),
     };
     record.joined(&joined);
+    membership.enter(joined.seat.broker().group());
     let mut up = reading.translator;
     up.enter_session(packet_limits, joined.output, Masks::new(mask_seed()));
     let rules = Rules {

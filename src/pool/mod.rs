@@ -39,8 +39,9 @@ use tokio::time::Instant;
 use crate::certificates;
 use crate::config::Problem;
 use crate::config::announcement::Announcement;
-use crate::config::model::{self, Balance, Eject, Probe, Timeouts, Transport};
+use crate::config::model::{self, Balance, Eject, OnRemoved, Probe, Timeouts, Transport};
 use crate::config::probe_values::ProbeUrl;
+use crate::lifecycle::Group;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{ByPool, Name};
 use choose::Seed;
@@ -62,6 +63,7 @@ pub struct Pool {
     slow_start: std::time::Duration,
     queue: Queue,
     eject: Eject,
+    on_removed: OnRemoved,
     probe: Probe,
     /// For probes over https.
     probe_tls: Option<Arc<ClientConfig>>,
@@ -156,6 +158,7 @@ impl Pool {
             slow_start: config.slow_start,
             queue: Queue::new(&config.queue, waiting),
             eject: config.eject,
+            on_removed: config.on_removed,
             probe: config.probe.clone(),
             subprotocol: config.subprotocol.clone(),
             host: config.host.clone(),
@@ -192,6 +195,11 @@ impl Pool {
 }
 
 impl Broker {
+    /// Its sessions, for the drain.
+    pub fn group(&self) -> &Group {
+        &self.state.group
+    }
+
     /// As far as the operator has a say in it.
     fn takes_sessions(&self) -> bool {
         self.weight > 0 && !self.off

@@ -1,6 +1,6 @@
 //! Brokers that are found by name: what name servers say and do not say, and what becomes of sessions.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::client::Client;
 use crate::support::crowd::{Crowd, Manners};
@@ -33,8 +33,12 @@ fn addresses(last: &[u8]) -> Saying {
 
 /// A gateway that asks this name server, in a hurry, and has this pool.
 async fn gateway(dns: &NameServer, pool: &str) -> Gateway {
+    gateway_with(dns, pool, "").await
+}
+
+async fn gateway_with(dns: &NameServer, pool: &str, more: &str) -> Gateway {
     Gateway::start(&format!(
-        "routes: [{{ path: /mqtt, pool: p }}]\n\
+        "{more}routes: [{{ path: /mqtt, pool: p }}]\n\
          dns: {{ servers: [\"{}\"], timeout: 500ms, shortest: 100ms, longest: 20s }}\n\
          pools: {{ p: {{ {pool} }} }}\n",
         dns.address()
@@ -117,6 +121,71 @@ async fn an_added_address_gets_its_share_and_a_removed_one_keeps_its_session() {
     gateway
         .metric_becomes("tidegate_broker_state", &[&label, "state=\"off\""], 1.0)
         .await;
+}
+
+#[tokio::test]
+async fn sessions_of_a_removed_address_leave_at_the_pace_of_the_drain_if_asked() {
+    let [a, b] = brokers::<2>().await;
+    let dns = NameServer::start(0).await;
+    dns.say(NAME, addresses(&[2, 3]));
+    let pool = format!("on_removed: drain, {}", by_name(a.port()));
+    let gateway = gateway_with(&dns, &pool, "drain: { rate: 10 }\n").await;
+    found(&gateway, 2.0).await;
+    let (mut leaving, mut staying) = (Vec::new(), Vec::new());
+    for id in 0..12 {
+        let before = a.welcomed();
+        let client = Client::connected(&gateway, &format!("c{id}")).await;
+        match a.welcomed() > before {
+            true => leaving.push(client),
+            false => staying.push(client),
+        }
+    }
+    assert_eq!((leaving.len(), staying.len()), (6, 6));
+    dns.say(NAME, addresses(&[3]));
+    let ends = leaving.iter_mut().map(|client| async {
+        let closed = client.closed().await;
+        assert_eq!(closed.code, 1001, "{closed:?}");
+        Instant::now()
+    });
+    let ends = futures_util::future::join_all(ends).await;
+    // Ten a second.
+    let took = *ends.iter().max().unwrap() - *ends.iter().min().unwrap();
+    assert!(took >= Duration::from_millis(450), "{took:?}");
+    let drained = ["who=\"operator\"", "phase=\"relay\""];
+    gateway
+        .metric_becomes("tidegate_outcomes_total", &drained, 6.0)
+        .await;
+    asked_again(&dns, 3).await;
+    for client in &mut staying {
+        client.send(&packets::PINGREQ).await;
+        assert_eq!(client.receive().await, packets::PINGRESP);
+    }
+    assert_eq!(b.welcomed(), 6);
+    // It is welcome again, and so are sessions at it.
+    dns.say(NAME, addresses(&[2, 3]));
+    found(&gateway, 2.0).await;
+    let _more = connect(&gateway, 12..14).await;
+    asked_again(&dns, 3).await;
+    assert_eq!(gateway.metric("tidegate_sessions", &[]).await, 8.0);
+}
+
+/// A pod that is not ready for a moment.
+#[tokio::test]
+async fn an_address_that_one_answer_lacks_keeps_its_sessions() {
+    let [a, _b] = brokers::<2>().await;
+    let dns = NameServer::start(0).await;
+    dns.say(NAME, addresses(&[2]));
+    let pool = format!("on_removed: drain, {}", by_name(a.port()));
+    let gateway = gateway(&dns, &pool).await;
+    found(&gateway, 1.0).await;
+    let mut client = Client::connected(&gateway, "c").await;
+    let turns = [vec![3], vec![2, 3]];
+    let turns = turns.map(|turn| turn.into_iter().map(loopback).collect());
+    dns.say(NAME, Saying::Turns(turns.to_vec()));
+    asked_again(&dns, 8).await;
+    client.send(&packets::PINGREQ).await;
+    assert_eq!(client.receive().await, packets::PINGRESP);
+    assert_eq!(gateway.metric("tidegate_outcomes_total", &[]).await, 0.0);
 }
 
 #[tokio::test]

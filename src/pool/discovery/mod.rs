@@ -1,7 +1,7 @@
 //! Finds the brokers behind names, again and again: on the TTL of each answer, within bounds. Runs on the control path.
 //!
 //! What a name server last said goes on until it says something else: no answer, an error and an empty answer take no
-//! broker away. An address that is gone takes no new sessions and keeps those it has.
+//! broker away. An address that is gone takes no new sessions; those it has stay, or are drained if the pool wants that.
 
 mod ask;
 mod resolver;
@@ -17,7 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Broker, Members, Pool, Registry};
-use crate::config::model::{self, Dns, Lookup};
+use crate::config::model::{self, Dns, Lookup, OnRemoved};
+use crate::lifecycle::Drain;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ByBrokerCause;
 use ask::{Answer, DnsFailure};
@@ -76,11 +77,25 @@ struct Name {
     /// What the last look-up failed of, so that it is told once.
     failing: Option<&'static str>,
     /// Brokers that are gone, the oldest first.
-    gone: VecDeque<(Arc<Broker>, Instant)>,
+    gone: VecDeque<Gone>,
+    drain: Drain,
+}
+
+struct Gone {
+    broker: Arc<Broker>,
+    since: Instant,
+    /// Its sessions were asked to leave.
+    asked: bool,
 }
 
 /// Resolves the names of a snapshot's pools until it is dropped; ends never. Waits for no answer before it starts.
-pub async fn run(pools: Vec<Arc<Pool>>, dns: Dns, registry: Registry, metrics: Arc<Metrics>) {
+pub async fn run(
+    pools: Vec<Arc<Pool>>,
+    dns: Dns,
+    registry: Registry,
+    metrics: Arc<Metrics>,
+    drain: Drain,
+) {
     let resolver = Arc::new(Resolver::new(&dns));
     let mut names = JoinSet::new();
     for pool in pools {
@@ -93,6 +108,7 @@ pub async fn run(pools: Vec<Arc<Pool>>, dns: Dns, registry: Registry, metrics: A
                     metrics: Arc::clone(&metrics),
                     failing: None,
                     gone: VecDeque::new(),
+                    drain: drain.clone(),
                 };
                 names.spawn(name.follow(Arc::clone(&resolver), dns.clone()));
             }
@@ -150,13 +166,40 @@ impl Name {
         self.registry.remember(origin.question(), &answer.endpoints);
         let members = self.pool.members();
         let mut known = members.by_origin[self.at].clone();
-        known.extend(self.gone.iter().map(|(broker, _)| Arc::clone(broker)));
+        known.extend(self.gone.iter().map(|gone| Arc::clone(&gone.broker)));
         let brokers = origin.brokers(&answer.endpoints, &known, &self.metrics, &self.registry);
         if let Some(addresses) = &origin.addresses {
             addresses.set(i64::try_from(brokers.len()).unwrap_or(i64::MAX));
         }
+        // Those that are cut off have not gone.
+        if self.pool.on_removed == OnRemoved::Drain && count <= MOST {
+            self.drain_gone(&brokers);
+        }
         self.replace(&members, brokers);
         answer.ttl
+    }
+
+    /// Those that were gone in the last answer and are in this one: an answer may lack an address by accident, as when a pod
+    /// is not ready for a moment.
+    fn drain_gone(&mut self, brokers: &[Arc<Broker>]) {
+        let members = self.pool.members();
+        for gone in &mut self.gone {
+            let is_same = |other: &Arc<Broker>| other.label == gone.broker.label;
+            // Another name of the pool may have it too.
+            let elsewhere = members.brokers.iter().any(is_same);
+            if brokers.iter().any(is_same) {
+                self.drain.welcome_group(gone.broker.group());
+            } else if !gone.asked && !elsewhere {
+                gone.asked = true;
+                let sessions = self.drain.ask_group(gone.broker.group());
+                tracing::info!(
+                    pool = &*self.pool.name,
+                    broker = &*gone.broker.label,
+                    sessions,
+                    "the broker's name has lost this address: its sessions are drained (on_removed)"
+                );
+            }
+        }
     }
 
     /// Does nothing when nothing has changed: an answer in another order is the same answer.
@@ -173,8 +216,8 @@ impl Name {
             return;
         }
         let now = Instant::now();
-        self.gone.retain(|(broker, since)| {
-            now.duration_since(*since) < REMEMBERED && !has(&brokers, broker)
+        self.gone.retain(|gone| {
+            now.duration_since(gone.since) < REMEMBERED && !has(&brokers, &gone.broker)
         });
         let (pool, broker) = self.labels();
         tracing::info!(
@@ -185,8 +228,11 @@ impl Name {
             removed = removed.len(),
             "brokers found"
         );
-        self.gone
-            .extend(removed.into_iter().map(|broker| (Arc::clone(broker), now)));
+        self.gone.extend(removed.into_iter().map(|broker| Gone {
+            broker: Arc::clone(broker),
+            since: now,
+            asked: false,
+        }));
         let excess = self.gone.len().saturating_sub(2 * MOST);
         self.gone.drain(..excess);
         let mut by_origin = members.by_origin.clone();
