@@ -229,8 +229,9 @@ impl State {
                 self.notice_seconds.observe(noticed.after.as_secs_f64());
                 tracing::warn!(pool, broker, failures, reason = %why, "broker down, {}", after(noticed));
             }
-            Change::Draining => {
-                tracing::info!(pool, broker, reason = %why, "broker drains: it takes no new sessions");
+            Change::Draining { noticed } => {
+                self.notice_seconds.observe(noticed.after.as_secs_f64());
+                tracing::info!(pool, broker, reason = %why, "broker drains: it takes no new sessions, {}", after(noticed));
             }
             Change::Back { after } => tracing::info!(
                 pool,

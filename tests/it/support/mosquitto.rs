@@ -156,6 +156,11 @@ impl Mosquitto {
         self.process.kill();
     }
 
+    /// As its service would be: it ends its sessions and itself.
+    pub fn stop(&self) {
+        self.process.signal("TERM");
+    }
+
     /// It hangs: the kernel goes on taking connections for it.
     pub fn hang(&self) {
         self.process.signal("STOP");
