@@ -1,8 +1,13 @@
 //! Brokers that are found by name: what name servers say and do not say, and what becomes of sessions.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::support::client::Client;
+use proxy_header::{ParseConfig, ProxyHeader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::support::client::{Client, tcp_from, tls_over};
 use crate::support::crowd::{Crowd, Manners};
 use crate::support::dns::{NameServer, Saying, at, loopback};
 use crate::support::gateway::Gateway;
@@ -357,4 +362,60 @@ async fn localhost_and_addresses_ask_nobody() {
     let gateway = gateway(&dns, &pool).await;
     Client::connected(&gateway, "c").await;
     assert_eq!(dns.asked("localhost").len(), 0);
+}
+
+/// Listeners on one port of 127.0.0.2 and 127.0.0.3.
+async fn two_listeners() -> [TcpListener; 2] {
+    for _ in 0..100 {
+        let first = TcpListener::bind(at(2, 0)).await.unwrap();
+        let port = first.local_addr().unwrap().port();
+        if let Ok(second) = TcpListener::bind(at(3, port)).await {
+            return [first, second];
+        }
+    }
+    panic!("no port is free at both addresses");
+}
+
+/// Each address gets its sessions from the pool's source addresses in turn, with who the client is in front.
+#[tokio::test]
+async fn what_a_name_stands_for_is_reached_as_the_pool_says() {
+    const SOURCES: [u8; 2] = [9, 10];
+    let listeners = two_listeners().await;
+    let port = listeners[0].local_addr().unwrap().port();
+    let dns = NameServer::start(0).await;
+    dns.say(NAME, addresses(&[2, 3]));
+    let pool = format!(
+        "proxy_protocol: v2, source_addresses: [127.0.0.9, 127.0.0.10], {}",
+        by_name(port)
+    );
+    let gateway = gateway(&dns, &pool).await;
+    found(&gateway, 2.0).await;
+    let mut seen = BTreeSet::new();
+    for id in 0..4 {
+        let tcp = tcp_from("127.0.0.5".parse().unwrap(), gateway.address(0)).await;
+        let client = tcp.local_addr().unwrap();
+        let stream = tls_over(&gateway, tcp).await.unwrap();
+        let mut socket = Client::over(stream).await;
+        socket.send(&packets::connect(&format!("c{id}"), 60)).await;
+        let (broker, accepted) = tokio::select! {
+            accepted = listeners[0].accept() => (2, accepted),
+            accepted = listeners[1].accept() => (3, accepted),
+        };
+        let (mut stream, source) = accepted.unwrap();
+        let mut header = vec![0; 16];
+        stream.read_exact(&mut header).await.unwrap();
+        let length = u16::from_be_bytes([header[14], header[15]]);
+        header.resize(16 + usize::from(length), 0);
+        stream.read_exact(&mut header[16..]).await.unwrap();
+        let (header, _) = ProxyHeader::parse(&header, ParseConfig::default()).unwrap();
+        assert_eq!(header.proxied_address().unwrap().source, client);
+        stream.read_exact(&mut [0; 16]).await.unwrap();
+        stream.write_all(&packets::connack(0)).await.unwrap();
+        assert_eq!(socket.receive().await, packets::connack(0));
+        seen.insert((broker, source.ip()));
+    }
+    let brokers: BTreeSet<_> = seen.iter().map(|(broker, _)| *broker).collect();
+    let sources: BTreeSet<_> = seen.iter().map(|(_, source)| *source).collect();
+    assert_eq!(brokers, BTreeSet::from([2, 3]));
+    assert_eq!(sources, SOURCES.map(|last| loopback(last).into()).into());
 }
