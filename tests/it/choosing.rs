@@ -206,7 +206,7 @@ async fn a_broker_may_have_a_rate_of_its_own() {
     let pool = "queue: { length: 0 },";
     let brokers = [(&slow, ", connect_rate: 1"), (&fast, "")];
     let gateway = gateway(pool, &brokers).await;
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     for number in 0..40 {
         Client::connected(&gateway, &format!("c{number}")).await;
     }

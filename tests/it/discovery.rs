@@ -1,11 +1,12 @@
 //! Brokers that are found by name: what name servers say and do not say, and what becomes of sessions.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use crate::support::client::{Client, tcp_from, tls_over};
 use crate::support::crowd::{Crowd, Manners};

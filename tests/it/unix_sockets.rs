@@ -223,7 +223,7 @@ async fn what_is_wrong_with_a_socket_is_named() {
     // Root may write anywhere.
     if !nix::unistd::geteuid().is_root() {
         let closed = Broker::start();
-        let none = std::fs::Permissions::from_mode(0);
+        let none = std::fs::Permissions::from_mode(0o000);
         std::fs::set_permissions(closed.socket(), none).unwrap();
         fails(&closed.socket(), "socket", "the gateway's user").await;
     }

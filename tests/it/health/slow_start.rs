@@ -1,6 +1,8 @@
 //! A broker that came back is not trampled.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{gateway, state_becomes};
 use crate::support::client::Client;
