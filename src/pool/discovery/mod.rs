@@ -179,17 +179,15 @@ impl Name {
         answer.ttl
     }
 
-    /// Those that were gone in the last answer and are in this one: an answer may lack an address by accident, as when a pod
-    /// is not ready for a moment.
+    /// Those that an earlier answer lacked, and this one too: one may lack an address by accident, as when a pod is not ready
+    /// for a moment.
     fn drain_gone(&mut self, brokers: &[Arc<Broker>]) {
         let members = self.pool.members();
         for gone in &mut self.gone {
-            let is_same = |other: &Arc<Broker>| other.label == gone.broker.label;
             // Another name of the pool may have it too.
-            let elsewhere = members.brokers.iter().any(is_same);
-            if brokers.iter().any(is_same) {
-                self.drain.welcome_group(gone.broker.group());
-            } else if !gone.asked && !elsewhere {
+            let mut left = members.brokers.iter().chain(brokers);
+            let is_left = left.any(|other| other.label == gone.broker.label);
+            if !gone.asked && !is_left {
                 gone.asked = true;
                 let sessions = self.drain.ask_group(gone.broker.group());
                 tracing::info!(
@@ -208,7 +206,12 @@ impl Name {
         let has = |list: &[Arc<Broker>], broker: &Arc<Broker>| {
             list.iter().any(|other| other.label == broker.label)
         };
-        let added = brokers.iter().filter(|broker| !has(old, broker)).count();
+        let added: Vec<_> = brokers.iter().filter(|broker| !has(old, broker)).collect();
+        // They may have been drained before, under another configuration too.
+        for broker in &added {
+            self.drain.welcome_group(broker.group());
+        }
+        let added = added.len();
         let removed: Vec<_> = old.iter().filter(|broker| !has(&brokers, broker)).collect();
         let same =
             old.len() == brokers.len() && old.iter().zip(&brokers).all(|(a, b)| Arc::ptr_eq(a, b));
