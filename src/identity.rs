@@ -1,5 +1,6 @@
 //! Who a client is and how it came: what the gateway knows, and a broker may be told. No I/O.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -17,6 +18,8 @@ pub struct Identity {
     pub forwarded_for: Option<String>,
     /// `None` when it came without TLS.
     pub tls: Option<Tls>,
+    /// It came over TLS as far as the gateway or a trusted proxy, whoever stands nearer to it, knows.
+    pub secure: bool,
     /// The host that the upgrade was for, with its port.
     pub host: Option<String>,
     /// Path and query of the upgrade.
@@ -40,6 +43,7 @@ impl Identity {
             local: broker,
             forwarded_for: None,
             tls: None,
+            secure: false,
             host: None,
             path: "/".to_owned(),
             headers: HeaderMap::new(),
@@ -49,20 +53,49 @@ impl Identity {
 }
 
 /// Names one session here and at its broker. Not a secret, and nothing is derived from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UniqueId(u128);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UniqueId(Name);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Name {
+    Own(u128),
+    Told(Box<[u8]>),
+}
 
 impl UniqueId {
+    /// proxy-protocol.txt 2.2.5: an opaque byte sequence of up to 128 bytes.
+    const LONGEST: usize = 128;
+
     /// A new one.
     pub fn random() -> Self {
-        Self(fastrand::u128(..))
+        Self(Name::Own(fastrand::u128(..)))
+    }
+
+    /// What a trusted proxy calls the connection; `None` for what can be no id.
+    pub fn told(name: &[u8]) -> Option<Self> {
+        let fits = (1..=Self::LONGEST).contains(&name.len());
+        fits.then(|| Self(Name::Told(name.into())))
+    }
+
+    /// As brokers are told: the proxy's own bytes, or 32 hexadecimal digits.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        match &self.0 {
+            Name::Own(_) => Cow::Owned(self.to_string().into_bytes()),
+            Name::Told(name) => Cow::Borrowed(name),
+        }
     }
 }
 
-/// 32 hexadecimal digits.
+/// For the log: the proxy's own where all of it can be read in one word, hexadecimal digits else.
 impl fmt::Display for UniqueId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:032x}", self.0)
+        match &self.0 {
+            Name::Own(id) => write!(out, "{id:032x}"),
+            Name::Told(name) => match std::str::from_utf8(name) {
+                Ok(text) if name.iter().all(u8::is_ascii_graphic) => out.write_str(text),
+                Ok(_) | Err(_) => name.iter().try_for_each(|byte| write!(out, "{byte:02x}")),
+            },
+        }
     }
 }
 

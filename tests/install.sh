@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the real brokers and clients that the tests drive: mosquitto, RabbitMQ, Chromium, Node and Python packages.
+# Installs the real brokers and clients that the tests drive: mosquitto 2.0 and 2.1, RabbitMQ, Chromium, Node and Python
+# packages.
 #
 # For Debian and Ubuntu, as root or with sudo. Safe to run again: with everything in place it takes under a second.
 # No service is left running, and none is started: the tests start their own brokers on free ports.
@@ -76,3 +77,5 @@ if ! cmp -s "$clients/requirements.txt" "$tools/venv/.installed-from"; then
   retry "$tools/venv/bin/pip" install --quiet --disable-pip-version-check --timeout 60 -r "$clients/requirements.txt"
   cp "$clients/requirements.txt" "$tools/venv/.installed-from"
 fi
+
+if [ ! -x "$tools/mosquitto-2.1/mosquitto" ]; then retry "$here/install-mosquitto-2.1.sh"; fi

@@ -158,13 +158,17 @@ impl App {
             self.config.dns.clone(),
             self.gateway.brokers.clone(),
             Arc::clone(&self.gateway.metrics),
+            self.gateway.drain.clone(),
         );
-        // CANCEL: `serving` has no end of its own and loses only admin requests, `probing` only probes, `discovering` only asks.
+        let pacing = self.gateway.drain.pace(self.config.drain.rate);
+        // CANCEL: `serving` has no end of its own and loses only admin requests, `probing` only probes, `discovering` only asks, `pacing` only what
+        // the drain of the whole process does as well.
         let ended = tokio::select! {
             ended = stopping => ended,
             () = serving => Ended { asked: 0, cut: 0 },
             () = probing => Ended { asked: 0, cut: 0 },
             () = discovering => Ended { asked: 0, cut: 0 },
+            () = pacing => Ended { asked: 0, cut: 0 },
         };
         finished.cancel();
         for worker in workers {

@@ -26,7 +26,7 @@ fn lines(pool: &Pool) -> Vec<String> {
     if let Some(version) = announcement.proxy_protocol {
         let version = match version {
             ProxyVersion::V1 => "1",
-            ProxyVersion::V2 => "2",
+            ProxyVersion::V2 | ProxyVersion::V2Crc32c => "2",
         };
         lines.push(format!(
             "clients' addresses: PROXY protocol version {version}, on every connection"

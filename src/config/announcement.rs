@@ -34,6 +34,8 @@ pub enum ProxyVersion {
     V1,
     /// Binary, with TLVs.
     V2,
+    /// The same with a checksum.
+    V2Crc32c,
 }
 
 /// Headers that a client must never choose: who it is, what the handshake says, and where a message ends.

@@ -1,11 +1,12 @@
-//! A broker's URL: `ws://`, `wss://`, `mqtt://` or `mqtts://`, or one of them behind `srv+`. Carries no credentials: those
-//! travel in CONNECT.
+//! A broker's URL: `ws://`, `wss://`, `mqtt://` or `mqtts://`, or one of them behind `srv+`, or `ws://` or `mqtt://` behind
+//! `unix+`. Carries no credentials: those travel in CONNECT.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use super::model::{Lookup, Transport};
+use super::socket_url::socket;
 use super::values::Fault;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,9 +14,9 @@ pub struct BrokerUrl {
     /// As written.
     pub text: String,
     pub transport: Transport,
-    /// Without brackets; behind `srv+` the name of the SRV records.
+    /// Without brackets; behind `srv+` the name of the SRV records, behind `unix+` this machine.
     pub host: String,
-    /// 0 behind `srv+`.
+    /// 0 behind `srv+` and `unix+`.
     pub port: u16,
     pub lookup: Lookup,
     /// Path and query; `None` where the URL names none.
@@ -26,14 +27,26 @@ impl FromStr for BrokerUrl {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<Self, Fault> {
-        let (is_srv, plain) = match text.get(..4) {
-            Some(prefix) if prefix.eq_ignore_ascii_case("srv+") => (true, &text[4..]),
-            Some(_) | None => (false, text),
+        let behind = |prefix: &str| {
+            let begins = text.get(..prefix.len())?.eq_ignore_ascii_case(prefix);
+            begins.then(|| &text[prefix.len()..])
         };
-        let (transport, rest) = scheme(plain)?;
+        let (srv, unix) = (behind("srv+"), behind("unix+"));
+        let (transport, rest) = scheme(srv.or(unix).unwrap_or(text))?;
         if !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Fault::new("has a character that a URL cannot carry")
                 .help("percent-encode it: `%20` for a space"));
+        }
+        if unix.is_some() {
+            let (socket, path) = socket(transport, rest)?;
+            return Ok(Self {
+                text: text.to_owned(),
+                transport,
+                host: "localhost".to_owned(),
+                port: 0,
+                lookup: Lookup::Socket(socket),
+                path: path_of(transport, path)?,
+            });
         }
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
@@ -43,14 +56,14 @@ impl FromStr for BrokerUrl {
             ));
         }
         let (host, port) = host_and_port(authority)?;
-        let lookup = lookup(is_srv, &host, port)?;
+        let lookup = lookup(srv.is_some(), &host, port)?;
         Ok(Self {
             text: text.to_owned(),
             transport,
             host,
             lookup,
             port: port.unwrap_or(match transport {
-                _ if is_srv => 0,
+                _ if srv.is_some() => 0,
                 Transport::Ws => 80,
                 Transport::Wss => 443,
                 Transport::Mqtt => 1883,
@@ -89,6 +102,12 @@ fn lookup(is_srv: bool, host: &str, port: Option<u16>) -> Result<Lookup, Fault> 
 
 fn scheme(text: &str) -> Result<(Transport, &str), Fault> {
     let Some((scheme, rest)) = text.split_once("://") else {
+        let socket = text.strip_prefix("unix:").unwrap_or(text);
+        if socket.starts_with('/') {
+            return Err(Fault::new("has no scheme").help(format!(
+                "write `unix+ws://{socket}:/mqtt` for WebSocket or `unix+mqtt://{socket}` for MQTT on a Unix socket"
+            )));
+        }
         let shown = if text.contains(' ') {
             "10.0.0.1:8083"
         } else {
@@ -107,6 +126,8 @@ fn scheme(text: &str) -> Result<(Transport, &str), Fault> {
         "https" => "wss",
         "tcp" => "mqtt",
         "ssl" | "tls" | "tcps" | "mqtt+ssl" => "mqtts",
+        "unix" | "mqtt+unix" => "unix+mqtt",
+        "ws+unix" | "http+unix" => "unix+ws",
         _ => return Err(Fault::new("has an unknown scheme").help("allowed: ws, wss, mqtt, mqtts")),
     };
     Err(

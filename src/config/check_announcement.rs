@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::announcement::{Announcement, AskedPath, ProxyVersion, is_ours};
 use super::check::Findings;
 use super::kinds::Kind;
-use super::model::Broker;
+use super::model::{Broker, Lookup};
 use super::names::Token;
 use super::raw;
 use super::raw_announcement::{BrokerPath, ProxyProtocol, SourceAddress};
@@ -90,6 +90,7 @@ fn proxy_protocol(
         ProxyProtocol::Off => return None,
         ProxyProtocol::V1 => ProxyVersion::V1,
         ProxyProtocol::V2 => ProxyVersion::V2,
+        ProxyProtocol::V2Crc32c => ProxyVersion::V2Crc32c,
     };
     if kind.proxy_protocol.is_none() {
         findings.warning(
@@ -148,6 +149,17 @@ pub(super) fn source_addresses(
             );
         }
         known.push(*address);
+    }
+    let socket = brokers
+        .iter()
+        .find(|broker| matches!(broker.lookup, Lookup::Socket(_)));
+    if let Some(broker) = socket.filter(|_| !known.is_empty()) {
+        findings.problem(
+            &format!("{key}.source_addresses"),
+            format!("no address leads to the Unix socket {}", broker.url),
+            "remove it, or give that broker a pool of its own",
+        );
+        return known;
     }
     let lonely = brokers.iter().find(|broker| {
         let Ok(target) = broker.host.parse::<IpAddr>() else {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::check::Findings;
-use super::model::{Balance, Broker, Eject, Probe, ProbeKind, Queue};
+use super::model::{Balance, Broker, Eject, Lookup, OnRemoved, Probe, ProbeKind, Queue};
 use super::raw_pools as raw;
 use super::values::Span;
 
@@ -57,6 +57,31 @@ pub(super) fn eject(raw: &raw::Eject, key: &str, findings: &mut Findings<'_>) ->
         failures: raw.failures,
         time: raw.time.0,
         longest: raw.longest.0,
+    }
+}
+
+pub(super) fn on_removed(
+    raw: raw::OnRemoved,
+    brokers: &[Broker],
+    key: &str,
+    findings: &mut Findings<'_>,
+) -> OnRemoved {
+    let is_asked = |broker: &Broker| match broker.lookup {
+        Lookup::Addresses | Lookup::Services => true,
+        Lookup::Nothing(_) | Lookup::Socket(_) => false,
+    };
+    match raw {
+        raw::OnRemoved::Keep => OnRemoved::Keep,
+        raw::OnRemoved::Drain => {
+            if !brokers.iter().any(is_asked) {
+                findings.warning(
+                    &format!("{key}.on_removed"),
+                    "not used: no broker of this pool is found by a name",
+                    "remove it, or name brokers by names that a name server knows",
+                );
+            }
+            OnRemoved::Drain
+        }
     }
 }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::check::Findings;
 use super::check_announcement::{announcement, source_addresses};
-use super::check_health::{balance, eject, probe, queue, somebody_serves};
+use super::check_health::{balance, eject, on_removed, probe, queue, somebody_serves};
 use super::check_listeners::connect_identity;
 use super::model::{
-    Broker, BrokerTls, CertificateFiles, Forwarded, ForwardedPort, HostHeader, Pool, Transport,
-    Trust,
+    Broker, BrokerTls, CertificateFiles, Forwarded, ForwardedPort, HostHeader, Lookup, Pool,
+    Transport, Trust,
 };
 use super::raw;
 use super::raw_announcement;
@@ -44,6 +44,7 @@ fn pool(name: String, raw: raw::Pool, findings: &mut Findings<'_>) -> Pool {
         connect_rate: raw.connect_rate,
         queue: queue(&raw.queue, &key, findings),
         eject: eject(&raw.eject, &key, findings),
+        on_removed: on_removed(raw.on_removed, &brokers, &key, findings),
         probe: probe(raw.probe, &brokers, &key, findings),
         subprotocol: raw
             .subprotocol
@@ -106,12 +107,11 @@ fn brokers(
             (Path::UnlessGiven(path), None) => path.to_owned(),
         };
         let path_matters = url.transport.is_websocket().then(|| path.clone());
-        let address = (
-            url.host.clone(),
-            url.port,
-            url.transport.is_tls(),
-            path_matters,
-        );
+        let place = match &url.lookup {
+            Lookup::Socket(socket) => socket.display().to_string(),
+            Lookup::Nothing(_) | Lookup::Addresses | Lookup::Services => url.host.clone(),
+        };
+        let address = (place, url.port, url.transport.is_tls(), path_matters);
         if let Some(line) = known.insert(address, findings.line(&key)) {
             findings.problem(
                 &key,
@@ -133,6 +133,7 @@ fn brokers(
             backup: raw.backup,
             down: raw.down,
             max_sessions: raw.max_sessions,
+            connect_rate: raw.connect_rate,
             probe_url: raw.probe_url,
             place: findings.places.of(&key),
         });

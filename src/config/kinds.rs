@@ -65,7 +65,7 @@ const MOSQUITTO: Kind = Kind {
     // 2.0 has no option; 2.1 does not read them.
     headers: None,
     proxy_protocol: Some(&[
-        "mosquitto 2.1 or newer, in the listener's section (2.0 cannot):",
+        "mosquitto 2.1 or newer, in the section of a listener without certfile (2.0 cannot):",
         "enable_proxy_protocol 2",
     ]),
     certificate: Some("require_certificate true and use_identity_as_username true"),

@@ -29,6 +29,7 @@ pub mod values;
 pub mod networks;
 mod names;
 mod broker_url;
+mod socket_url;
 pub mod probe_values;
 mod check;
 mod check_pools;

@@ -166,10 +166,11 @@ pub struct Pool {
     pub balance: Balance,
     /// Zero: a broker that came back has its whole share at once.
     pub slow_start: Duration,
-    /// New sessions per second that each broker is given; 0 is any number.
+    /// New sessions per second that each broker is given unless it has its own rate; 0 is any number.
     pub connect_rate: u32,
     pub queue: Queue,
     pub eject: Eject,
+    pub on_removed: OnRemoved,
     pub probe: Probe,
     /// At least one, at least one of them with a weight above 0 and neither `backup` nor `down`.
     pub brokers: Vec<Broker>,
@@ -265,6 +266,14 @@ pub struct Eject {
     pub longest: Duration,
 }
 
+/// What becomes of the sessions of an address that a broker's name no longer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRemoved {
+    Keep,
+    /// Asked to leave, at the pace of the drain.
+    Drain,
+}
+
 /// How brokers are asked how they are.
 #[derive(Debug, Clone)]
 pub struct Probe {
@@ -305,9 +314,9 @@ pub struct Broker {
     /// The URL as written, without credentials: the label in logs and metrics.
     pub url: String,
     pub transport: Transport,
-    /// Host name or IP address (an IPv6 address without brackets).
+    /// Host name or IP address (an IPv6 address without brackets); `localhost` for a Unix socket.
     pub host: String,
-    /// 0 where SRV records have it.
+    /// 0 where SRV records have it, and for a Unix socket.
     pub port: u16,
     pub lookup: Lookup,
     /// Path and query of the WebSocket handshake; `/mqtt` where the URL names none. Unused by mqtt and mqtts.
@@ -320,6 +329,8 @@ pub struct Broker {
     pub down: bool,
     /// Of this gateway, at a time; at least 1.
     pub max_sessions: Option<u32>,
+    /// In the place of `Pool::connect_rate`.
+    pub connect_rate: Option<u32>,
     /// In the place of `Probe::url`.
     pub probe_url: Option<ProbeUrl>,
     pub place: Place,
@@ -330,6 +341,8 @@ pub struct Broker {
 pub enum Lookup {
     /// The URL has an address; `localhost` has two, of which the first that answers is taken.
     Nothing(Vec<IpAddr>),
+    /// Nor here: the URL has the path of a Unix socket. Only with `Transport::Ws` and `Mqtt`.
+    Socket(PathBuf),
     /// A and AAAA records of `Broker::host`: each address is a broker.
     Addresses,
     /// SRV records of `Broker::host`: each address of each target is a broker.

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::announcement::{AskedPath, ProxyVersion};
 use super::model::{
-    Balance, Broker, ConnectClientId, ConnectUserName, ForwardedPort, HostHeader, Pool, Probe,
-    Trust,
+    Balance, Broker, ConnectClientId, ConnectUserName, ForwardedPort, HostHeader, OnRemoved, Pool,
+    Probe, Trust,
 };
 use super::values::{Size, Span};
 
@@ -61,6 +61,10 @@ pub(super) fn pool(pool: &Pool) -> Value {
             "time": Span(pool.eject.time).to_string(),
             "longest": Span(pool.eject.longest).to_string(),
         },
+        "on_removed": match pool.on_removed {
+            OnRemoved::Keep => "keep",
+            OnRemoved::Drain => "drain",
+        },
         "probe": probe(&pool.probe),
         "host": host,
         "subprotocol": pool.subprotocol,
@@ -74,6 +78,7 @@ pub(super) fn pool(pool: &Pool) -> Value {
             None => "off",
             Some(ProxyVersion::V1) => "v1",
             Some(ProxyVersion::V2) => "v2",
+            Some(ProxyVersion::V2Crc32c) => "v2_crc32c",
         },
         "headers": passed(&announcement.headers),
         "cookies": passed(&announcement.cookies),
@@ -99,6 +104,7 @@ fn broker(broker: &Broker) -> Value {
         "backup": broker.backup,
         "down": broker.down,
         "max_sessions": broker.max_sessions,
+        "connect_rate": broker.connect_rate,
         "probe_url": broker.probe_url.as_ref().map(|url| &url.text),
     })
 }

@@ -22,7 +22,7 @@ use super::raw_announcement::{
 use super::raw_bounds::{Drain, Limits, Log, Timeouts};
 use super::raw_dns::Dns;
 use super::raw_listeners::{ClientCertificates, ClientId, ProxyHeaders, UserName};
-use super::raw_pools::{Balance, Eject, Probe, Queue, slow_start};
+use super::raw_pools::{Balance, Eject, OnRemoved, Probe, Queue, slow_start};
 use super::values::{Count, Size, Span};
 
 /// The configuration file.
@@ -212,7 +212,8 @@ pub(super) struct Pool {
     /// for `client_id`, `user_name` and `client_address`: their clients would move twice.
     #[serde(default = "slow_start")]
     pub slow_start: Span,
-    /// New sessions that each broker is given per second, so that one that came back is not trampled; 0 is any number.
+    /// New sessions that each broker is given per second, so that one that came back is not trampled; 0 is any number. A
+    /// broker may have its own.
     #[serde(default)]
     pub connect_rate: u32,
     /// Sessions that wait because every broker has taken its `connect_rate`.
@@ -221,6 +222,9 @@ pub(super) struct Pool {
     /// When a broker that fails sessions is left out. The last one that is left never is.
     #[serde(default)]
     pub eject: Eject,
+    /// What becomes of the sessions of an address that a broker's name no longer has. It takes no new ones.
+    #[serde(default)]
+    pub on_removed: OnRemoved,
     /// Asks brokers how they are, whether or not sessions come.
     #[serde(default)]
     pub probe: Probe,
@@ -315,7 +319,8 @@ pub(super) struct Broker {
     /// `ws://`, `wss://`, `mqtt://` or `mqtts://`, host, port and for ws and wss a path. Ports unless given: 80, 443,
     /// 1883, 8883. No credentials. Each address of a name is a broker of its own; the name is resolved again and again.
     /// `srv+ws://_ws._tcp.NAME/mqtt` (also `srv+wss`, `srv+mqtt`, `srv+mqtts`) reads SRV records: their weight
-    /// multiplies `weight`, targets of a lower priority than the first are a `backup`, the port is theirs.
+    /// multiplies `weight`, targets of a lower priority than the first are a `backup`, the port is theirs. A Unix socket
+    /// is `unix+mqtt:///run/mosquitto/mqtt.sock` or, with the path behind a colon, `unix+ws:///run/broker/ws.sock:/mqtt`.
     pub url: BrokerUrl,
     /// Share of new sessions beside the other brokers; 0 takes none and keeps those it has.
     #[serde(default = "one")]
@@ -331,6 +336,9 @@ pub(super) struct Broker {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_sessions: Option<u32>,
+    /// In the place of the pool's `connect_rate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_rate: Option<u32>,
     /// In the place of the pool's `probe.url`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe_url: Option<ProbeUrl>,

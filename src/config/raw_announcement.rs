@@ -50,6 +50,8 @@ pub(super) enum ProxyProtocol {
     V1,
     /// Binary: the addresses, and how the client came over TLS with which certificate.
     V2,
+    /// `v2` with a checksum, which a reader that knows it must check.
+    V2Crc32c,
 }
 
 /// Headers of the client's upgrade that go along to ws and wss brokers.

@@ -29,6 +29,17 @@ pub(super) enum Balance {
     UserName,
 }
 
+/// What becomes of the sessions of an address that a broker's name no longer has.
+#[derive(Debug, Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OnRemoved {
+    /// They go on until they end.
+    #[default]
+    Keep,
+    /// They are asked to leave at `drain.rate`, once two answers in a row lack the address.
+    Drain,
+}
+
 /// Sessions that wait because every broker has taken its `connect_rate`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -122,6 +122,7 @@ fn admit(
         tcp_peer: peer,
         local,
         tls: None,
+        unique_id: None,
         began: Instant::now(),
         listener: Arc::clone(context),
         gateway: Arc::clone(gateway),

@@ -17,7 +17,7 @@ use super::proxy_header::HeaderError;
 use super::{Gateway, ListenerContext, ListenerRules, Snapshot, http, proxy_header, session};
 use crate::certificates::{holder, naming_refused};
 use crate::config::model::Speaks;
-use crate::identity::Tls;
+use crate::identity::{Tls, UniqueId};
 use crate::stream::{Stream, tune};
 use crate::telemetry::metrics::{ByHandshake, ByListener, ByOutcome, ByTlsCause};
 use crate::tls;
@@ -32,6 +32,8 @@ pub struct Arrival {
     pub local: SocketAddr,
     /// Known when the handshake is done, or from the PROXY header of a proxy that ended TLS; `None` without TLS.
     pub tls: Option<Tls>,
+    /// From a PROXY header.
+    pub unique_id: Option<UniqueId>,
     pub began: Instant,
     pub listener: Arc<ListenerContext>,
     pub gateway: Arc<Gateway>,
@@ -131,6 +133,7 @@ async fn talk(
             counted.peer = client;
         }
         arrival.tls = told.tls;
+        arrival.unique_id = told.unique_id;
     }
     let stream = match arrival.listener.speaks {
         Speaks::Tls => secure(tcp, &mut arrival, deadline).await?,

@@ -1,4 +1,5 @@
-//! Who the client is behind HTTP proxies: `X-Forwarded-For`, or `Forwarded` (RFC 7239), read from the right.
+//! Who the client is behind HTTP proxies, and whether it came over TLS: `X-Forwarded-For` and `X-Forwarded-Proto`, or
+//! `Forwarded` (RFC 7239), read from the right.
 //!
 //! SECURITY: the first address from the right that is not a trusted proxy is the client. Everything to the left of it is
 //! what that client claims, and is dropped here: brokers such as EMQX take the leftmost address for the client.
@@ -11,6 +12,7 @@ use http::header::FORWARDED;
 use crate::config::networks::Networks;
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 
 /// Who came, as far as it can be believed.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub(super) struct Client {
     pub(super) address: SocketAddr,
     /// The client, then every proxy behind it, the last one whom we saw ourselves; `None` when there is none.
     pub(super) chain: Option<String>,
+    /// Whether it came over TLS; `None` where no proxy tells.
+    pub(super) secure: Option<bool>,
 }
 
 /// `peer` is who sent the request; only a trusted one is asked for whom.
@@ -26,6 +30,7 @@ pub(super) fn client(headers: &HeaderMap, peer: SocketAddr, trusted: &Networks) 
     let nobody = Client {
         address: peer,
         chain: None,
+        secure: None,
     };
     if !trusted.contains(peer.ip()) {
         return nobody;
@@ -58,6 +63,7 @@ pub(super) fn client(headers: &HeaderMap, peer: SocketAddr, trusted: &Networks) 
     Client {
         address,
         chain: Some(chain.join(", ")),
+        secure: client.secure.or_else(|| proto(headers, path.len())),
     }
 }
 
@@ -65,6 +71,8 @@ pub(super) fn client(headers: &HeaderMap, peer: SocketAddr, trusted: &Networks) 
 struct Hop {
     address: IpAddr,
     port: u16,
+    /// `proto=` of the same element.
+    secure: Option<bool>,
 }
 
 /// The hops that can be believed, from the right; the last one is the client. An entry that is no address ends the walk,
@@ -78,6 +86,32 @@ fn walk(hops: Vec<Option<Hop>>, trusted: &Networks) -> Vec<Hop> {
         }
     }
     path
+}
+
+/// `X-Forwarded-Proto` of the proxy that is so many hops away, which the client itself came to. Most proxies write one
+/// value for it in the place of all others, some append their own.
+///
+/// SECURITY: what stands further to the left is the client's.
+fn proto(headers: &HeaderMap, hops: usize) -> Option<bool> {
+    let values = headers.get_all(X_FORWARDED_PROTO).iter();
+    let told: Vec<Option<bool>> = values
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(|value| is_secure(std::str::from_utf8(value).ok()?))
+        .collect();
+    match told[..] {
+        [only] => only,
+        _ => *told.get(told.len().checked_sub(hops)?)?,
+    }
+}
+
+fn is_secure(proto: &str) -> Option<bool> {
+    let proto = proto.trim();
+    let is = |names: [&str; 2]| names.iter().any(|name| proto.eq_ignore_ascii_case(name));
+    if is(["https", "wss"]) {
+        Some(true)
+    } else {
+        is(["http", "ws"]).then_some(false)
+    }
 }
 
 /// From left to right; `None` for an entry that cannot be read.
@@ -101,9 +135,16 @@ fn forwarded(headers: &HeaderMap) -> Vec<Option<Hop>> {
             continue;
         }
         for element in split(&text, ',') {
-            let mut pairs = split(element, ';').filter_map(|pair| pair.trim().split_once('='));
-            let node = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"));
-            hops.push(node.and_then(|(_, node)| hop(node.trim().trim_matches('"'))));
+            let value = |wanted: &str| {
+                let mut pairs = split(element, ';').filter_map(|pair| pair.trim().split_once('='));
+                let (_, value) =
+                    pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case(wanted))?;
+                Some(value.trim().trim_matches('"'))
+            };
+            hops.push(value("for").and_then(hop).map(|hop| Hop {
+                secure: value("proto").and_then(is_secure),
+                ..hop
+            }));
         }
     }
     hops
@@ -131,6 +172,7 @@ fn hop(text: &str) -> Option<Hop> {
     Some(Hop {
         address: address.ip().to_canonical(),
         port: address.port(),
+        secure: None,
     })
 }
 
@@ -251,6 +293,42 @@ mod tests {
         );
         assert_eq!(of("for=192.0.2.1, for=_hidden"), is("10.0.0.1:7", ""));
         assert_eq!(of("for=192.0.2.1, proto=https"), is("10.0.0.1:7", ""));
+    }
+
+    #[test]
+    fn a_trusted_proxy_says_whether_the_client_came_over_tls() {
+        let of = |peer: &str, headers: &[(&'static str, &str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+                map.append(HeaderName::from_static(name), value);
+            }
+            let peer = SocketAddr::new(peer.parse().unwrap(), 7);
+            client(&map, peer, &trusted()).secure
+        };
+        let plain = |hops: &'static str, proto: &'static str| {
+            let headers = [("x-forwarded-for", hops), ("x-forwarded-proto", proto)];
+            of("10.0.0.1", &headers)
+        };
+        assert_eq!(plain("192.0.2.1", "https"), Some(true));
+        assert_eq!(plain("192.0.2.1", "HTTP"), Some(false));
+        assert_eq!(plain("192.0.2.1", "gopher"), None);
+        // One proxy for all of them, or each of them.
+        assert_eq!(plain("192.0.2.1, 10.0.0.9", "https"), Some(true));
+        assert_eq!(plain("192.0.2.1, 10.0.0.9", "https, http"), Some(true));
+        // The client's own word stands to the left.
+        assert_eq!(plain("6.6.6.6, 192.0.2.1", "https, http"), Some(false));
+        assert_eq!(plain("192.0.2.1, 10.0.0.9, 10.0.0.8", "https, http"), None);
+        let standard = [(
+            "forwarded",
+            "for=6.6.6.6;proto=http, for=192.0.2.1;proto=https",
+        )];
+        assert_eq!(of("10.0.0.1", &standard), Some(true));
+        let forged = [
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-proto", "https"),
+        ];
+        assert_eq!(of("192.0.2.9", &forged), None);
     }
 
     #[test]

@@ -245,6 +245,7 @@ impl Requests {
             address: client.address,
             local: self.arrival.local,
             forwarded_for: client.chain,
+            secure: client.secure.unwrap_or(self.arrival.tls.is_some()),
             tls: self.arrival.tls.clone(),
             host: Some(host),
             path: parts
@@ -253,7 +254,11 @@ impl Requests {
                 .map_or("/", |path| path.as_str())
                 .to_owned(),
             headers: parts.headers,
-            unique_id: UniqueId::random(),
+            unique_id: self
+                .arrival
+                .unique_id
+                .clone()
+                .unwrap_or_else(UniqueId::random),
         };
         let upgraded = Upgraded {
             pool: Arc::clone(pool),

@@ -12,6 +12,8 @@ mod forwarded;
 mod routes;
 mod upgrade;
 mod session;
+mod names;
+mod record;
 mod relay;
 mod outcome;
 

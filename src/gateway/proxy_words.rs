@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use proxy_header::{ParseConfig, Protocol, ProxyHeader, SslInfo};
 
 use super::proxy_header::{HeaderError, V1, V2_START};
-use crate::identity::{Certificate, Tls};
+use crate::identity::{Certificate, Tls, UniqueId};
+use crate::proxy_protocol::crc32c;
 
 /// What a trusted proxy says of a connection.
 #[derive(Debug, Default)]
@@ -14,6 +15,8 @@ pub(super) struct Told {
     pub(super) addresses: Option<(SocketAddr, SocketAddr)>,
     /// How the client came to the proxy.
     pub(super) tls: Option<Tls>,
+    /// What the proxy calls the connection.
+    pub(super) unique_id: Option<UniqueId>,
 }
 
 /// A whole header.
@@ -41,7 +44,12 @@ pub(super) fn parse(header: &[u8]) -> Result<Told, HeaderError> {
         .ssl()
         .filter(SslInfo::client_ssl)
         .map(|ssl| tls(&ssl, authority));
-    Ok(Told { addresses, tls })
+    let unique_id = parsed.unique_id().and_then(UniqueId::told);
+    Ok(Told {
+        addresses,
+        tls,
+        unique_id,
+    })
 }
 
 fn check_v1(line: &[u8]) -> Result<(), HeaderError> {
@@ -102,23 +110,6 @@ fn check_v2(header: &[u8]) -> Result<(), HeaderError> {
     Ok(())
 }
 
-/// RFC 3720 B.4, bit by bit: a header is short and a table would not be.
-fn crc32c(bytes: &[u8]) -> u32 {
-    const REVERSED_POLYNOMIAL: u32 = 0x82f6_3b78;
-    let mut sum = u32::MAX;
-    for byte in bytes {
-        sum ^= u32::from(*byte);
-        for _ in 0..8 {
-            let carry = sum & 1;
-            sum >>= 1;
-            if carry == 1 {
-                sum ^= REVERSED_POLYNOMIAL;
-            }
-        }
-    }
-    !sum
-}
-
 /// SECURITY: a name that a TLS client could not have sent goes nowhere.
 fn server_name(name: &str) -> Option<String> {
     let fits = (1..=253).contains(&name.len())
@@ -161,12 +152,6 @@ mod tests {
     use crate::gateway::proxy_header::V2;
 
     use super::*;
-
-    #[test]
-    fn the_checksum_is_that_of_rfc_3720() {
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
-        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
-    }
 
     proptest! {
         #[test]

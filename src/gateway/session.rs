@@ -8,16 +8,16 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Gateway;
 use super::connection::{Arrival, Counted};
+use super::names::renamed;
 use super::outcome::{Phase, Reason, idle_limit};
+use super::record::Record;
 use super::relay::{Lane, Relay, Rules};
-use crate::config::model::{ConnectClientId, ConnectUserName};
-use crate::framing::{Fault, Input, Limits, Masks, Output, Signal, Tally, Translator};
-use crate::identity::{Identity, UniqueId};
+use crate::framing::{Fault, Input, Limits, Masks, Output, Signal, Translator};
+use crate::identity::Identity;
 use crate::lifecycle::Membership;
-use crate::mqtt::{self, Connack, Connect, ConnectError, NewNames, PacketType, Version};
-use crate::pool::{Joined, Joining, Pool};
+use crate::mqtt::{self, Connack, Connect, ConnectError, PacketType, Version};
+use crate::pool::{Joining, Pool, mask_seed};
 use crate::stream::Stream;
-use crate::telemetry::metrics::{ByOutcome, ByPool, ByVersion, Name};
 use crate::telemetry::{Counters, Direction};
 use crate::websocket::{Control, FrameReader, Opcode, Peer, close, control, data_header};
 
@@ -46,7 +46,7 @@ pub async fn run(start: Box<Start>, counted: Counted) {
     // CANCEL: a cut drops a session that has no broker yet where it stands.
     let opened = tokio::select! {
         biased;
-        opened = Box::pin(open(start, &mut record)) => opened,
+        opened = Box::pin(open(start, &mut record, &membership)) => opened,
         () = gateway.drain.cut() => {
             record.reason = Some(Reason::Cut);
             return;
@@ -93,7 +93,11 @@ async fn serve(mut relay: Box<Relay>, record: &mut Record, membership: &Membersh
 }
 
 /// From the 101 to a broker that took the session.
-async fn open(start: Box<Start>, record: &mut Record) -> Result<Box<Relay>, Box<Ended>> {
+async fn open(
+    start: Box<Start>,
+    record: &mut Record,
+    membership: &Membership,
+) -> Result<Box<Relay>, Box<Ended>> {
     let Start {
         mut stream,
         early,
@@ -167,6 +171,7 @@ async fn open(start: Box<Start>, record: &mut Record) -> Result<Box<Relay>, Box<
         Err(reason) => return Err(refused(stream, reason, Some(connect.version))),
     };
     record.joined(&joined);
+    membership.enter(joined.seat.broker().group());
     let mut up = reading.translator;
     up.enter_session(packet_limits, joined.output, Masks::new(mask_seed()));
     let rules = Rules {
@@ -189,62 +194,6 @@ async fn open(start: Box<Start>, record: &mut Record) -> Result<Box<Relay>, Box<
         joined.connack,
         joined.seat,
     )))
-}
-
-/// CONNECT as the broker is to see it, where it is not the client's own.
-fn renamed(
-    pool: &Pool,
-    identity: &Identity,
-    packet: &[u8],
-    connect: &Connect<'_>,
-) -> Result<Option<Vec<u8>>, Reason> {
-    let names = names(pool, identity)?;
-    if names == NewNames::default() {
-        return Ok(None);
-    }
-    // A name that MQTT cannot carry is no name.
-    let renamed = names.rewrite(packet, connect);
-    renamed.map(Some).ok_or(Reason::NotAuthorized)
-}
-
-/// The names that the client's certificate gives it, where the pool takes them from there.
-///
-/// SECURITY: a client without the name that is asked for has no session; it never falls back to its own word.
-fn names<'a>(pool: &Pool, identity: &'a Identity) -> Result<NewNames<'a>, Reason> {
-    let wanted = pool.connect_identity();
-    let certificate = identity
-        .tls
-        .as_ref()
-        .and_then(|tls| tls.certificate.as_ref());
-    let common_name = || {
-        let name = certificate.and_then(|certificate| certificate.common_name.as_deref());
-        name.map(Some).ok_or(Reason::NotAuthorized)
-    };
-    let subject = || {
-        let subject = certificate.map(|certificate| certificate.subject.as_str());
-        let subject = subject.filter(|subject| !subject.is_empty());
-        subject.map(Some).ok_or(Reason::NotAuthorized)
-    };
-    Ok(NewNames {
-        user_name: match wanted.user_name {
-            ConnectUserName::Client => None,
-            ConnectUserName::CertificateCommonName => common_name()?,
-            ConnectUserName::CertificateSubject => subject()?,
-        },
-        client_id: match wanted.client_id {
-            ConnectClientId::Client => None,
-            ConnectClientId::CertificateCommonName => common_name()?,
-        },
-    })
-}
-
-/// The system's generator, as RFC 6455 5.3 asks; its failure would be the machine's end.
-fn mask_seed() -> u64 {
-    let mut seed = [0; 8];
-    match aws_lc_rs::rand::fill(&mut seed) {
-        Ok(()) => u64::from_ne_bytes(seed),
-        Err(_) => fastrand::u64(..),
-    }
 }
 
 /// Before CONNACK: MQTT's answer where there is one.
@@ -430,170 +379,6 @@ async fn wait_for_end(mut broker: Stream) {
     let mut rest = [0; 1024];
     let reading = async { while matches!(broker.read(&mut rest).await, Ok(count) if count > 0) {} };
     drop(timeout(PATIENCE, reading).await);
-}
-
-/// What is logged and counted at the end of a session. Written on drop, so that no way out is missed.
-struct Record {
-    gateway: Arc<Gateway>,
-    client: std::net::SocketAddr,
-    /// The proxy that the client came by.
-    via: Option<std::net::SocketAddr>,
-    /// The common name of its certificate.
-    certificate: Option<String>,
-    listener: Name,
-    pool: Name,
-    unique_id: UniqueId,
-    began: Instant,
-    told: bool,
-    identities: bool,
-    version: Option<Version>,
-    client_id: String,
-    user_name: Option<String>,
-    keepalive: u16,
-    broker: Option<Name>,
-    retries: usize,
-    phase: Phase,
-    reason: Option<Reason>,
-    /// Up and down, once they are complete.
-    tallies: Option<Box<[Tally; 2]>>,
-}
-
-impl Record {
-    fn new(start: &Start) -> Self {
-        let arrival = &start.arrival;
-        let identities = arrival.snapshot.log.identities;
-        Self {
-            gateway: Arc::clone(&arrival.gateway),
-            client: start.identity.address,
-            via: (arrival.tcp_peer != start.identity.address).then_some(arrival.tcp_peer),
-            certificate: identities
-                .then(|| start.identity.common_name().map(str::to_owned))
-                .flatten(),
-            listener: Arc::clone(&arrival.listener.name),
-            pool: Arc::clone(start.pool.name()),
-            unique_id: start.identity.unique_id,
-            began: Instant::now(),
-            told: arrival.snapshot.log.sessions,
-            identities,
-            version: None,
-            client_id: String::new(),
-            user_name: None,
-            keepalive: 0,
-            broker: None,
-            retries: 0,
-            phase: Phase::Connect,
-            reason: None,
-            tallies: None,
-        }
-    }
-
-    fn know(&mut self, connect: &Connect<'_>) {
-        self.version = Some(connect.version);
-        self.keepalive = connect.keepalive;
-        if self.identities {
-            connect.client_id.clone_into(&mut self.client_id);
-            self.user_name = connect.user_name.map(str::to_owned);
-        }
-        let version = connect.version.name();
-        self.gateway
-            .metrics
-            .connects
-            .get_or_create(&ByVersion { version })
-            .inc();
-    }
-
-    fn joined(&mut self, joined: &Joined) {
-        self.broker = Some(Arc::clone(&joined.seat.broker().label));
-        self.retries = joined.retries;
-    }
-
-    fn finish(&mut self, reason: Reason) {
-        self.reason = Some(reason);
-    }
-
-    /// `publish=3 pingreq=1`, and the bytes of all.
-    fn packets(tally: &Tally) -> String {
-        let mut text = String::new();
-        for packet_type in PacketType::ALL {
-            let count = tally.packets[packet_type.index()];
-            if count > 0 {
-                let bytes = tally.bytes[packet_type.index()];
-                let space = if text.is_empty() { "" } else { " " };
-                text.push_str(&format!("{space}{}={count}/{bytes}", packet_type.name()));
-            }
-        }
-        text
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        let reason = self
-            .reason
-            .take()
-            .unwrap_or(match std::thread::panicking() {
-                true => Reason::Panicked,
-                false => Reason::Cut,
-            });
-        let labels = ByOutcome {
-            who: reason.who().name(),
-            phase: self.phase.name(),
-            why: reason.why(),
-        };
-        let metrics = &self.gateway.metrics;
-        metrics.outcomes.get_or_create(&labels).inc();
-        let seconds = self.began.elapsed().as_secs_f64();
-        if self.broker.is_some() {
-            let pool = ByPool {
-                pool: Arc::clone(&self.pool),
-            };
-            metrics
-                .session_seconds
-                .get_or_create(&pool)
-                .observe(seconds);
-        }
-        if !self.told {
-            return;
-        }
-        let [up, down] = self
-            .tallies
-            .take()
-            .map_or_else(Default::default, |both| *both);
-        macro_rules! line {
-            ($level:ident) => {
-                tracing::$level!(
-                    target: "tidegate::session",
-                    client = %self.client,
-                    via = self.via.map(tracing::field::display),
-                    session = %self.unique_id,
-                    // Debug escapes control characters: a client id must not write log lines of its own.
-                    id = ?self.client_id,
-                    user = ?self.user_name.as_deref().unwrap_or(""),
-                    certificate = self.certificate.as_ref().map(tracing::field::debug),
-                    version = self.version.map_or("", Version::name),
-                    keepalive = self.keepalive,
-                    listener = &*self.listener,
-                    pool = &*self.pool,
-                    broker = self.broker.as_deref().unwrap_or(""),
-                    retries = self.retries,
-                    seconds = format_args!("{seconds:.3}"),
-                    up = %Self::packets(&up),
-                    down = %Self::packets(&down),
-                    up_bytes = up.bytes.iter().sum::<u64>(),
-                    down_bytes = down.bytes.iter().sum::<u64>(),
-                    who = labels.who,
-                    phase = labels.phase,
-                    why = labels.why,
-                    "{reason}"
-                )
-            };
-        }
-        match reason.level() {
-            tracing::Level::ERROR => line!(error),
-            tracing::Level::WARN => line!(warn),
-            _ => line!(info),
-        }
-    }
 }
 
 #[cfg(test)]

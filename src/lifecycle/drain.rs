@@ -6,12 +6,13 @@
 use std::future::Future;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +34,12 @@ pub struct Ended {
     pub cut: usize,
 }
 
+/// Members that may have to leave together: the sessions of one broker.
+#[derive(Debug, Clone, Default)]
+pub struct Group {
+    leaving: Arc<AtomicBool>,
+}
+
 /// The handle that every part holds.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
@@ -47,12 +54,15 @@ struct Shared {
     /// Everything ends now.
     cut: CancellationToken,
     members: Mutex<Vec<Arc<Member>>>,
+    /// A group has to leave, or somebody came into one that has to.
+    news: Notify,
 }
 
 #[derive(Debug)]
 struct Member {
     asked: AtomicBool,
     waker: AtomicWaker,
+    group: OnceLock<Group>,
     /// Where it stands in `Shared::members`; changed only under that lock.
     at: AtomicUsize,
 }
@@ -101,6 +111,7 @@ impl Drain {
         let member = Arc::new(Member {
             asked: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+            group: OnceLock::new(),
             at: AtomicUsize::new(members.len()),
         });
         members.push(Arc::clone(&member));
@@ -116,6 +127,55 @@ impl Drain {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .len()
+    }
+
+    /// The members of a group, and those who come into it from now on, have to leave: `pace` asks them. Answers how many
+    /// there are.
+    pub fn ask_group(&self, group: &Group) -> usize {
+        group.leaving.store(true, Ordering::Release);
+        self.shared.news.notify_one();
+        self.leaving(|of| Arc::ptr_eq(&of.leaving, &group.leaving))
+            .len()
+    }
+
+    /// The group is welcome again; who was asked to leave still leaves.
+    pub fn welcome_group(&self, group: &Group) {
+        group.leaving.store(false, Ordering::Release);
+    }
+
+    /// Asks the members of groups that have to leave, so many a second in random order. Ends never.
+    pub async fn pace(&self, rate: NonZeroU32) {
+        /// What a late timer may make up for.
+        const ARREARS: Duration = Duration::from_millis(10);
+        let mut next = Instant::now();
+        loop {
+            let mut waiting = self.leaving(|_any| true);
+            if waiting.is_empty() {
+                self.shared.news.notified().await;
+                continue;
+            }
+            fastrand::shuffle(&mut waiting);
+            for member in waiting {
+                sleep_until(next).await;
+                let stays = member.group.get().is_none_or(|group| !group.is_leaving());
+                // Nobody else holds it: it has left by itself, and takes nobody's turn.
+                if stays || Arc::strong_count(&member) == 1 {
+                    continue;
+                }
+                let earliest = Instant::now().checked_sub(ARREARS).unwrap_or(next);
+                next = next.max(earliest) + Duration::from_secs(1) / rate.get();
+                member.ask();
+            }
+        }
+    }
+
+    fn leaving(&self, which: impl Fn(&Group) -> bool) -> Vec<Arc<Member>> {
+        let mut waiting = self.not_yet_asked();
+        waiting.retain(|member| {
+            let group = member.group.get();
+            group.is_some_and(|group| group.is_leaving() && which(group))
+        });
+        waiting
     }
 
     /// Nothing new begins from here on.
@@ -135,7 +195,7 @@ impl Drain {
                 self.ask(pace.rate, &mut asked).await;
                 self.shared.tracker.wait().await;
             } => {}
-            () = tokio::time::sleep_until(deadline) => {}
+            () = sleep_until(deadline) => {}
             () = self.cut() => {}
         }
         let cut = self.shared.tracker.len();
@@ -184,8 +244,7 @@ impl Drain {
                     tick.tick().await;
                 }
                 *asked += 1;
-                member.asked.store(true, Ordering::Release);
-                member.waker.wake();
+                member.ask();
             }
         }
     }
@@ -204,7 +263,28 @@ impl Drain {
     }
 }
 
+impl Group {
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+}
+
+impl Member {
+    fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
 impl Membership {
+    /// From now on it leaves when this group has to. Once.
+    pub fn enter(&self, group: &Group) {
+        let entered = self.member.group.set(group.clone());
+        if entered.is_ok() && group.is_leaving() {
+            self.shared.news.notify_one();
+        }
+    }
+
     /// Ready when this member is asked to leave.
     pub fn poll_asked(&self, cx: &Context<'_>) -> Poll<()> {
         if self.member.asked.load(Ordering::Acquire) {
@@ -270,6 +350,46 @@ mod tests {
         );
         assert!((4.75..5.25).contains(&took), "took {took} s");
         assert_eq!(drain.members(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_leaves_at_the_rate_and_the_others_stay() {
+        let drain = Drain::default();
+        let (going, staying) = (Group::default(), Group::default());
+        for number in 0..200 {
+            let membership = drain.join();
+            membership.enter(if number % 2 == 0 { &going } else { &staying });
+            drain.spawn(async move { std::future::poll_fn(|cx| membership.poll_asked(cx)).await });
+        }
+        let pacing = drain.clone();
+        let pace = async move { pacing.pace(NonZeroU32::new(100).unwrap()).await };
+        tokio::pin!(pace);
+        let mut left = async |members: usize| {
+            let begun = Instant::now();
+            let leaving = async {
+                while drain.members() > members {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::select! {
+                () = leaving => begun.elapsed().as_secs_f64(),
+                () = &mut pace => unreachable!(),
+            }
+        };
+        assert_eq!(drain.ask_group(&going), 100);
+        let took = left(100).await;
+        assert!((0.95..1.05).contains(&took), "took {took} s");
+        // Who comes later leaves too.
+        let late = drain.join();
+        late.enter(&going);
+        drain.spawn(async move { std::future::poll_fn(|cx| late.poll_asked(cx)).await });
+        left(100).await;
+        drain.welcome_group(&going);
+        let welcome = drain.join();
+        welcome.enter(&going);
+        assert_eq!(drain.ask_group(&staying), 100);
+        left(1).await;
+        assert!(!welcome.member.asked.load(Ordering::Relaxed));
     }
 
     #[tokio::test(start_paused = true)]

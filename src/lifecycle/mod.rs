@@ -4,5 +4,5 @@ mod drain;
 mod readiness;
 pub mod signals;
 
-pub use drain::{Drain, Ended, Membership, Pace};
+pub use drain::{Drain, Ended, Group, Membership, Pace};
 pub use readiness::{BlockReady, Readiness};

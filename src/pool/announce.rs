@@ -9,7 +9,7 @@ use crate::proxy_protocol::{Header, Tls};
 
 /// The PROXY header of one client.
 pub fn announce(client: &Identity, version: ProxyVersion) -> Vec<u8> {
-    let unique_id = client.unique_id.to_string();
+    let unique_id = client.unique_id.bytes();
     let common_name = client.common_name();
     let tls = client.tls.as_ref();
     // rustls says TLS13_…, everyone else TLS_… (RFC 8446 B.4).
@@ -19,7 +19,7 @@ pub fn announce(client: &Identity, version: ProxyVersion) -> Vec<u8> {
         destination: client.local,
         alpn: tls.and_then(|tls| tls.alpn.as_deref()),
         authority: tls.and_then(|tls| tls.server_name.as_deref()),
-        unique_id: Some(unique_id.as_bytes()),
+        unique_id: Some(&unique_id),
         tls: tls.map(|tls| Tls {
             version: tls.version,
             cipher: cipher.as_deref().unwrap_or_default(),
@@ -65,10 +65,7 @@ fn forwarded_headers(head: &mut String, forwarded: Forwarded, client: &Identity)
     let chain = client.forwarded_for.as_deref().unwrap_or(&address);
     line(head, "X-Forwarded-For", chain);
     line(head, "X-Real-IP", &address);
-    let proto = match client.tls {
-        Some(_) => "https",
-        None => "http",
-    };
+    let proto = if client.secure { "https" } else { "http" };
     line(head, "X-Forwarded-Proto", proto);
     let port = match forwarded.port {
         ForwardedPort::Listener => client.local.port(),
@@ -142,6 +139,7 @@ mod tests {
             local: "198.51.100.1:443".parse().unwrap(),
             forwarded_for: Some("192.0.2.7, 10.0.0.1".to_owned()),
             tls: None,
+            secure: false,
             host: None,
             path: "/mqtt".to_owned(),
             headers: HeaderMap::new(),

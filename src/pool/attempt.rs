@@ -1,11 +1,9 @@
 //! One attempt at one broker: connect, WebSocket handshake, CONNECT, CONNACK. Sessions and probes go the same way.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::{Broker, Failure, Joined, Joining, Pool, Seat, connect, handshake};
@@ -141,23 +139,12 @@ impl Pool {
         let early = match client {
             Some(client) => handshake::upgrade(self, broker, client, &mut stream).await?,
             None => {
-                let own = own_identity(&stream);
+                let own = connect::own(&stream);
                 handshake::upgrade(self, broker, &own, &mut stream).await?
             }
         };
         Ok((stream, early))
     }
-}
-
-/// The gateway as a client of its own.
-fn own_identity(stream: &Stream) -> Identity {
-    let tcp: &TcpStream = match stream {
-        Stream::Plain(tcp) => tcp,
-        Stream::Tls(tls) => tls.tcp(),
-    };
-    let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let local = tcp.local_addr().unwrap_or(unknown);
-    Identity::of_gateway(local, local)
 }
 
 impl Reading {
@@ -253,7 +240,7 @@ pub(super) async fn send(
 ) -> Result<(), Failure> {
     let mut bytes = Vec::with_capacity(packet.len() + 14);
     if broker.transport.is_websocket() {
-        let mask = fastrand::u32(..).to_ne_bytes();
+        let mask = unpredictable::<4>();
         data_header(
             &mut bytes,
             Opcode::Binary,
@@ -269,6 +256,20 @@ pub(super) async fn send(
     }
     stream.write_all(&bytes).await.map_err(broke)?;
     stream.flush().await.map_err(broke)
+}
+
+/// What frames to a broker are masked from: RFC 6455 5.3 wants it from a strong source of entropy.
+pub fn mask_seed() -> u64 {
+    u64::from_ne_bytes(unpredictable())
+}
+
+/// From the system's generator; its failure would be the machine's end.
+fn unpredictable<const COUNT: usize>() -> [u8; COUNT] {
+    let mut bytes = [0; COUNT];
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        fastrand::fill(&mut bytes);
+    }
+    bytes
 }
 
 /// A reset is how a broker closes that has bytes unread; whether a read or a write hears of it is a matter of moments.

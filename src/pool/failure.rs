@@ -16,6 +16,8 @@ pub enum Failure {
     SourcePorts,
     #[error("the source address {0} cannot be used (source_addresses): {1}")]
     SourceAddress(IpAddr, #[source] io::Error),
+    #[error("cannot connect to the Unix socket: {0}{hint}", hint = socket_hint(.0))]
+    Socket(#[source] io::Error),
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
     #[error("no connection within the time for it (timeouts.broker_connect)")]
@@ -72,6 +74,19 @@ fn hint(status: u16) -> &'static str {
     }
 }
 
+fn socket_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => " (is the broker running, and its folder mounted here?)",
+        io::ErrorKind::PermissionDenied => {
+            " (the gateway's user must be able to write to the socket and to enter its folder)"
+        }
+        io::ErrorKind::ConnectionRefused => {
+            " (nobody listens there: a broker that died leaves its socket behind)"
+        }
+        _ => "",
+    }
+}
+
 fn first_byte(byte: u8) -> &'static str {
     match byte {
         0x15 | 0x16 => ": it is TLS; use wss:// or mqtts://",
@@ -85,6 +100,7 @@ impl Failure {
     pub fn cause(&self) -> &'static str {
         match self {
             Self::Refused => "refused",
+            Self::Socket(_) => "socket",
             Self::SourcePorts => "source_ports_exhausted",
             Self::SourceAddress(..) => "source_address",
             Self::Connect(_) => "connect",

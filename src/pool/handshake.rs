@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::announce::{own_headers, passed_headers};
-use super::{Broker, HandshakeFailure, Pool};
+use super::{Address, Broker, HandshakeFailure, Pool};
 use crate::config::announcement::AskedPath;
 use crate::config::model::HostHeader;
 use crate::identity::Identity;
@@ -56,10 +56,15 @@ pub(super) async fn upgrade(
 }
 
 fn request(pool: &Pool, broker: &Broker, client: &Identity, key: &str) -> String {
-    let port = broker.addresses.first().map_or(0, SocketAddr::port);
-    let own = |broker: &Broker| match broker.host.parse::<IpAddr>() {
-        Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
-        Ok(IpAddr::V4(_)) | Err(_) => format!("{}:{port}", broker.host),
+    let own = |broker: &Broker| {
+        let port = match &broker.address {
+            Address::Tcp(addresses) => addresses.first().map_or(0, SocketAddr::port),
+            Address::Unix(_) => return broker.host.clone(),
+        };
+        match broker.host.parse::<IpAddr>() {
+            Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+            Ok(IpAddr::V4(_)) | Err(_) => format!("{}:{port}", broker.host),
+        }
     };
     let host = match &pool.host {
         HostHeader::Broker => own(broker),

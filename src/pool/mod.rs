@@ -19,12 +19,14 @@ mod series;
 mod state;
 
 pub use announce::announce;
+pub use attempt::mask_seed;
 pub use failure::{Failure, HandshakeFailure};
 pub use join::{JoinError, Joined, Joining};
 pub use select::Busy;
 pub use state::Registry;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
@@ -37,8 +39,9 @@ use tokio::time::Instant;
 use crate::certificates;
 use crate::config::Problem;
 use crate::config::announcement::Announcement;
-use crate::config::model::{self, Balance, Eject, Probe, Timeouts, Transport};
+use crate::config::model::{self, Balance, Eject, OnRemoved, Probe, Timeouts, Transport};
 use crate::config::probe_values::ProbeUrl;
+use crate::lifecycle::Group;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{ByPool, Name};
 use choose::Seed;
@@ -58,9 +61,9 @@ pub struct Pool {
     members: watch::Sender<Arc<Members>>,
     balance: Balance,
     slow_start: std::time::Duration,
-    connect_rate: u32,
     queue: Queue,
     eject: Eject,
+    on_removed: OnRemoved,
     probe: Probe,
     /// For probes over https.
     probe_tls: Option<Arc<ClientConfig>>,
@@ -79,8 +82,7 @@ pub struct Broker {
     transport: Transport,
     /// As its own: for headers, and what `{host}` of a probe's URL stands for where it has no name.
     host: String,
-    /// At least one; the first that answers is taken.
-    addresses: Vec<SocketAddr>,
+    address: Address,
     path: String,
     /// How its pool connects.
     dialing: Arc<Dialing>,
@@ -91,11 +93,21 @@ pub struct Broker {
     /// `down: true`
     off: bool,
     max_sessions: Option<usize>,
+    /// New sessions per second; 0 is any number.
+    connect_rate: u32,
     seed: Seed,
     probe_url: Option<ProbeUrl>,
     state: Arc<State>,
     sessions: Gauge,
     joined: Counter,
+}
+
+/// Where a broker listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Address {
+    /// At least one; the first that answers is taken.
+    Tcp(Vec<SocketAddr>),
+    Unix(PathBuf),
 }
 
 /// A session's place at a broker, from the choice on. Dropping it leaves.
@@ -144,9 +156,9 @@ impl Pool {
             members,
             balance: config.balance,
             slow_start: config.slow_start,
-            connect_rate: config.connect_rate,
             queue: Queue::new(&config.queue, waiting),
             eject: config.eject,
+            on_removed: config.on_removed,
             probe: config.probe.clone(),
             subprotocol: config.subprotocol.clone(),
             host: config.host.clone(),
@@ -183,6 +195,11 @@ impl Pool {
 }
 
 impl Broker {
+    /// Its sessions, for the drain.
+    pub fn group(&self) -> &Group {
+        &self.state.group
+    }
+
     /// As far as the operator has a say in it.
     fn takes_sessions(&self) -> bool {
         self.weight > 0 && !self.off

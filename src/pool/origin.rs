@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use super::choose::Seed;
 use super::connect::Dialing;
 use super::discovery::{Endpoint, Question};
-use super::{Broker, Registry};
+use super::{Address, Broker, Registry};
 use crate::certificates;
 use crate::config::Problem;
 use crate::config::model::{self, Lookup, Transport};
@@ -36,6 +36,7 @@ pub(super) struct Origin {
     backup: bool,
     off: bool,
     max_sessions: Option<usize>,
+    connect_rate: u32,
     pub probe_url: Option<ProbeUrl>,
     /// How many brokers a name stands for; `None` where there is no name.
     pub addresses: Option<Gauge>,
@@ -54,7 +55,7 @@ impl Origin {
             // RFC 6125 6.5: a certificate has the name of the service, not of a target, which anyone on the way could
             // have put there.
             Lookup::Services => config.host.splitn(3, '.').last().unwrap_or_default(),
-            Lookup::Nothing(_) | Lookup::Addresses => &config.host,
+            Lookup::Nothing(_) | Lookup::Socket(_) | Lookup::Addresses => &config.host,
         };
         let policy = &shared.tls;
         let tls = if config.transport.is_tls() {
@@ -91,6 +92,7 @@ impl Origin {
             backup: config.backup,
             off: config.down,
             max_sessions: config.max_sessions.map(|max| max as usize),
+            connect_rate: config.connect_rate.unwrap_or(shared.connect_rate),
             probe_url: config
                 .probe_url
                 .as_ref()
@@ -112,30 +114,32 @@ impl Origin {
         metrics: &Metrics,
         registry: &Registry,
     ) -> Vec<Arc<Broker>> {
-        if let Question::None(addresses) = &self.question {
-            let port = |address: &IpAddr| SocketAddr::new(*address, self.port);
-            let addresses = addresses.iter().map(port).collect();
+        let known_place = match &self.question {
+            Question::None(addresses) => {
+                let port = |address: &IpAddr| SocketAddr::new(*address, self.port);
+                Some(Address::Tcp(addresses.iter().map(port).collect()))
+            }
+            Question::Socket(socket) => Some(Address::Unix(socket.clone())),
+            Question::Addresses(_) | Question::Services(_) => None,
+        };
+        if let Some(address) = known_place {
             let label = Arc::clone(&self.label);
-            let broker = self.broker(
-                label,
-                addresses,
-                (self.weight, self.backup),
-                metrics,
-                registry,
-            );
+            let standing = (self.weight, self.backup);
+            let broker = self.broker(label, address, standing, metrics, registry);
             return vec![Arc::new(broker)];
         }
         let broker = |endpoint: &Endpoint| {
-            let address = SocketAddr::new(endpoint.address, endpoint.port.unwrap_or(self.port));
+            let socket = SocketAddr::new(endpoint.address, endpoint.port.unwrap_or(self.port));
+            let address = Address::Tcp(vec![socket]);
             // At most 65535 each: no product is too large.
             let share = self.weight.saturating_mul(u32::from(endpoint.weight));
             let standing = (share, self.backup || endpoint.backup);
             let same = known.iter().find(|broker| {
-                broker.addresses == [address] && (broker.weight, broker.backup) == standing
+                broker.address == address && (broker.weight, broker.backup) == standing
             });
             same.map(Arc::clone).unwrap_or_else(|| {
-                let label = self.label_of(address);
-                Arc::new(self.broker(label, vec![address], standing, metrics, registry))
+                let label = self.label_of(socket);
+                Arc::new(self.broker(label, address, standing, metrics, registry))
             })
         };
         endpoints.iter().map(broker).collect()
@@ -155,7 +159,7 @@ impl Origin {
     fn broker(
         &self,
         label: Name,
-        addresses: Vec<SocketAddr>,
+        address: Address,
         (weight, backup): (u32, bool),
         metrics: &Metrics,
         registry: &Registry,
@@ -167,7 +171,7 @@ impl Origin {
         Broker {
             transport: self.transport,
             host: self.host.clone(),
-            addresses,
+            address,
             path: self.path.clone(),
             dialing: Arc::clone(&self.dialing),
             tls: self.tls.clone(),
@@ -175,6 +179,7 @@ impl Origin {
             backup,
             off: self.off,
             max_sessions: self.max_sessions,
+            connect_rate: self.connect_rate,
             seed: Seed::of(&label),
             probe_url: self.probe_url.clone(),
             state: registry.state(&self.pool, &label, metrics),

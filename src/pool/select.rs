@@ -202,14 +202,13 @@ impl Pool {
         random: &mut Rng,
     ) -> Option<usize> {
         let mut turns = members.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.connect_rate == 0 || rule.is_sticky() {
+        let has_rate = members.brokers.iter().any(|broker| broker.connect_rate > 0);
+        if !has_rate || rule.is_sticky() {
             return choose(rule, candidates, &mut turns, random);
         }
         let wait = |at: usize| {
-            members.brokers[at]
-                .state
-                .places
-                .wait(now, self.connect_rate)
+            let broker = &members.brokers[at];
+            broker.state.places.wait(now, broker.connect_rate)
         };
         let waits: Vec<Option<Duration>> = candidates
             .iter()
@@ -237,15 +236,13 @@ impl Pool {
             .is_some_and(|max| broker.state.sessions() >= max);
         let seat = Seat::take(broker, trying).ok_or(full.then_some(Busy::MaxSessions))?;
         let places = &broker.state.places;
-        if places
-            .take(now, self.connect_rate, Duration::ZERO)
-            .is_some()
-        {
+        let rate = broker.connect_rate;
+        if places.take(now, rate, Duration::ZERO).is_some() {
             return Ok((seat, None));
         }
         let waiting = self.queue.enter().ok_or(Some(Busy::QueueFull))?;
         let wait = places
-            .take(now, self.connect_rate, patience)
+            .take(now, rate, patience)
             .ok_or(Some(Busy::QueueAge))?;
         Ok((seat, Some((wait, waiting))))
     }

@@ -17,6 +17,7 @@ use super::health::{Change, Condition, Health, Noticed, Sign};
 use super::queue::Places;
 use super::series::Series;
 use crate::config::model::{Eject, Probe};
+use crate::lifecycle::Group;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{ByBroker, ByBrokerState, ByPool, Name};
 
@@ -68,6 +69,8 @@ pub struct State {
     tried: AtomicBool,
     off: AtomicBool,
     pub places: Places,
+    /// Its sessions, for a drain of this broker alone.
+    pub(super) group: Group,
     pub(super) series: Series,
     registry: Arc<Mutex<States>>,
     health: Mutex<Health>,
@@ -100,6 +103,7 @@ impl State {
             tried: AtomicBool::new(false),
             off: AtomicBool::new(false),
             places: Places::default(),
+            group: Group::default(),
             series: Series::new(pool, broker, metrics),
             registry,
             health: Mutex::default(),
@@ -225,8 +229,9 @@ impl State {
                 self.notice_seconds.observe(noticed.after.as_secs_f64());
                 tracing::warn!(pool, broker, failures, reason = %why, "broker down, {}", after(noticed));
             }
-            Change::Draining => {
-                tracing::info!(pool, broker, reason = %why, "broker drains: it takes no new sessions");
+            Change::Draining { noticed } => {
+                self.notice_seconds.observe(noticed.after.as_secs_f64());
+                tracing::info!(pool, broker, reason = %why, "broker drains: it takes no new sessions, {}", after(noticed));
             }
             Change::Back { after } => tracing::info!(
                 pool,

@@ -1,6 +1,6 @@
 //! The PROXY protocol's header (HAProxy's proxy-protocol.txt, sections 2.1 and 2.2), written. No I/O.
 //!
-//! Never longer than `LONGEST`, and never with a control character: brokers close on either without a word.
+//! Never longer than `LONGEST`, and never with a control character in a text: brokers close on either without a word.
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +17,9 @@ pub const LONGEST: usize = 500;
 
 /// Signature, command, family and length (2.2).
 const FIXED: usize = 16;
+
+/// The TLV of the checksum: type, length, value (2.2.3).
+const CHECKSUM: usize = 7;
 
 /// Of a DNS name (RFC 1035 2.3.4).
 const LONGEST_AUTHORITY: usize = 253;
@@ -66,7 +69,12 @@ impl Header<'_> {
     pub fn encode(&self, version: ProxyVersion, left_out: &mut Vec<LeftOut>) -> Vec<u8> {
         match version {
             ProxyVersion::V1 => self.v1(),
-            ProxyVersion::V2 => self.v2(left_out),
+            ProxyVersion::V2 => self.v2(0, left_out),
+            ProxyVersion::V2Crc32c => {
+                let mut bytes = self.v2(CHECKSUM, left_out);
+                add_checksum(&mut bytes);
+                bytes
+            }
         }
     }
 
@@ -92,10 +100,11 @@ impl Header<'_> {
         .into_bytes()
     }
 
-    fn v2(&self, left_out: &mut Vec<LeftOut>) -> Vec<u8> {
+    /// With so many bytes of the room left to whoever adds something.
+    fn v2(&self, reserved: usize, left_out: &mut Vec<LeftOut>) -> Vec<u8> {
         let (source, destination) = self.addresses();
         let addresses = if source.is_ipv4() { 12 } else { 36 };
-        let mut room = LONGEST - FIXED - addresses;
+        let mut room = LONGEST - FIXED - addresses - reserved;
         let mut header = ProxyHeader::with_address(ProxiedAddress::stream(source, destination));
         // The most important first: who the client is, then what it asked for, then what helps to find its session.
         let tlvs = [
@@ -158,6 +167,33 @@ impl Header<'_> {
         }
         Some(Tlv::Ssl(ssl))
     }
+}
+
+/// Appends the TLV: the sum of the whole header, with zeros where the sum will stand.
+fn add_checksum(header: &mut Vec<u8>) {
+    header.extend_from_slice(&[0x03, 0, 4, 0, 0, 0, 0]);
+    let length = u16::try_from(header.len() - FIXED).unwrap_or(u16::MAX);
+    header[FIXED - 2..FIXED].copy_from_slice(&length.to_be_bytes());
+    let at = header.len() - 4;
+    let sum = crc32c(header);
+    header[at..].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// RFC 3720 B.4, bit by bit: a header is short and a table would not be.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    const REVERSED_POLYNOMIAL: u32 = 0x82f6_3b78;
+    let mut sum = u32::MAX;
+    for byte in bytes {
+        sum ^= u32::from(*byte);
+        for _ in 0..8 {
+            let carry = sum & 1;
+            sum >>= 1;
+            if carry == 1 {
+                sum ^= REVERSED_POLYNOMIAL;
+            }
+        }
+    }
+    !sum
 }
 
 /// The text, if a broker will take it. EMQX closes on a control character in one of these.

@@ -103,7 +103,7 @@ proptest! {
                 common_name: common_name.as_deref(),
             }),
         };
-        for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        for version in [ProxyVersion::V1, ProxyVersion::V2, ProxyVersion::V2Crc32c] {
             let bytes = header.encode(version, &mut Vec::new());
             prop_assert!(bytes.len() <= LONGEST);
             let (read, length) = ProxyHeader::parse(&bytes, ParseConfig::default()).unwrap();
@@ -208,4 +208,23 @@ fn what_is_left_out_is_said() {
             LeftOut::Characters("the server name")
         ]
     );
+}
+
+#[test]
+fn the_checksum_is_that_of_rfc_3720() {
+    assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
+}
+
+#[test]
+fn a_checksum_covers_the_whole_header() {
+    let plain = header().encode(ProxyVersion::V2, &mut Vec::new());
+    let mut summed = header().encode(ProxyVersion::V2Crc32c, &mut Vec::new());
+    assert_eq!(summed.len(), plain.len() + 7);
+    let (read, length) = ProxyHeader::parse(&summed, ParseConfig::default()).unwrap();
+    assert_eq!(length, summed.len());
+    let told = read.crc32c().unwrap();
+    let at = summed.len() - 4;
+    summed[at..].fill(0);
+    assert_eq!(crc32c(&summed), told);
 }

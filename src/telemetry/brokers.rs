@@ -79,7 +79,7 @@ impl BrokerMetrics {
         );
         ours.register(
             "broker_notice_seconds",
-            "From the first attempt that failed to the ejection, or to down by probes",
+            "From the first attempt that failed to the ejection, or to down or draining by probes",
             self.notice_seconds.clone(),
         );
         ours.register(

@@ -201,6 +201,22 @@ async fn sessions_wait_for_a_place_and_no_longer_than_they_may() {
 }
 
 #[tokio::test]
+async fn a_broker_may_have_a_rate_of_its_own() {
+    let [slow, fast] = crowds::<2>().await;
+    let pool = "queue: { length: 0 },";
+    let brokers = [(&slow, ", connect_rate: 1"), (&fast, "")];
+    let gateway = gateway(pool, &brokers).await;
+    let begun = tokio::time::Instant::now();
+    for number in 0..40 {
+        Client::connected(&gateway, &format!("c{number}")).await;
+    }
+    let most = 2.0 + begun.elapsed().as_secs_f64();
+    let slow_has = slow.welcomed();
+    assert!(slow_has >= 1 && slow_has as f64 <= most, "{slow_has}");
+    assert_eq!(slow_has + fast.welcomed(), 40);
+}
+
+#[tokio::test]
 async fn who_has_no_home_takes_the_broker_that_has_a_place() {
     let [a, b] = crowds::<2>().await;
     let pool = "connect_rate: 1, queue: { length: 0 },";

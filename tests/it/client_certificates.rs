@@ -343,6 +343,77 @@ async fn mosquitto_knows_the_device_by_its_certificate() {
     }
 }
 
+/// Nothing but the PROXY header can have told it: the connections from the gateway carry no certificate, and CONNECT another
+/// name.
+#[tokio::test]
+async fn mosquitto_2_1_takes_the_certificates_name_from_the_proxy_header() {
+    let folder = TempDir::new().unwrap();
+    let devices = Devices::new("devices");
+    let optional = [listener(
+        "optional",
+        &devices.ca(folder.path(), "ca.pem"),
+        &[],
+    )];
+    let broker = Mosquitto::start(Options {
+        proxy_protocol: Some(2),
+        wants_certificate: true,
+        believes_names: true,
+        ..Options::default()
+    })
+    .await;
+    let keys = "kind: mosquitto, proxy_protocol: v2";
+    for (name, url) in [
+        ("meter-17", broker.mqtt_url()),
+        ("meter-18", broker.ws_url()),
+        ("meter-19", broker.unix_url()),
+    ] {
+        let gateway = gateway(&optional, &pool(keys, &url)).await;
+        let mut client = Client::over(tls(&gateway, &devices.device(name)).await).await;
+        let connect = packets::connect_as("c1", 60, "somebody", None);
+        client.send(&connect).await;
+        assert_eq!(client.receive().await, packets::connack(0), "{url}");
+        broker.says(&["as c1 ", &format!("u'{name}'")]).await;
+        // Who shows none is none.
+        let mut nobody = Client::open(&gateway).await;
+        nobody.send(&connect).await;
+        let packets = nobody.closed().await.packets;
+        assert!(
+            !packets.contains(&packets::connack(0)),
+            "{url}: {packets:?}"
+        );
+    }
+}
+
+/// As config/examples/mutual-tls.yaml says.
+#[tokio::test]
+async fn a_mosquitto_with_a_password_file_wants_the_names_in_it() {
+    let folder = TempDir::new().unwrap();
+    let devices = Devices::new("devices");
+    let ca = devices.ca(folder.path(), "ca.pem");
+    let broker = Mosquitto::start(Options {
+        users: &[("meter-17", "right")],
+        ..Options::default()
+    })
+    .await;
+    let keys = "user_name: certificate_common_name";
+    let gateway = gateway(
+        &[listener("required", &ca, &[])],
+        &pool(keys, &broker.mqtt_url()),
+    )
+    .await;
+    for (name, password, code) in [
+        ("meter-17", "right", 0),
+        ("meter-17", "wrong", 5),
+        ("meter-18", "right", 5),
+    ] {
+        let mut client = Client::over(tls(&gateway, &devices.device(name)).await).await;
+        let connect = packets::connect_as("c1", 60, "whoever", Some(password));
+        client.send(&connect).await;
+        let answer = client.receive().await;
+        assert_eq!(answer, packets::connack(code), "{name} {password}");
+    }
+}
+
 #[tokio::test]
 async fn control_characters_reach_neither_log_nor_metrics() {
     let journal = Journal::open();

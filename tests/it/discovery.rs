@@ -1,8 +1,14 @@
 //! Brokers that are found by name: what name servers say and do not say, and what becomes of sessions.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::support::client::Client;
+use proxy_header::{ParseConfig, ProxyHeader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use crate::support::client::{Client, tcp_from, tls_over};
 use crate::support::crowd::{Crowd, Manners};
 use crate::support::dns::{NameServer, Saying, at, loopback};
 use crate::support::gateway::Gateway;
@@ -33,8 +39,12 @@ fn addresses(last: &[u8]) -> Saying {
 
 /// A gateway that asks this name server, in a hurry, and has this pool.
 async fn gateway(dns: &NameServer, pool: &str) -> Gateway {
+    gateway_with(dns, pool, "").await
+}
+
+async fn gateway_with(dns: &NameServer, pool: &str, more: &str) -> Gateway {
     Gateway::start(&format!(
-        "routes: [{{ path: /mqtt, pool: p }}]\n\
+        "{more}routes: [{{ path: /mqtt, pool: p }}]\n\
          dns: {{ servers: [\"{}\"], timeout: 500ms, shortest: 100ms, longest: 20s }}\n\
          pools: {{ p: {{ {pool} }} }}\n",
         dns.address()
@@ -117,6 +127,71 @@ async fn an_added_address_gets_its_share_and_a_removed_one_keeps_its_session() {
     gateway
         .metric_becomes("tidegate_broker_state", &[&label, "state=\"off\""], 1.0)
         .await;
+}
+
+#[tokio::test]
+async fn sessions_of_a_removed_address_leave_at_the_pace_of_the_drain_if_asked() {
+    let [a, b] = brokers::<2>().await;
+    let dns = NameServer::start(0).await;
+    dns.say(NAME, addresses(&[2, 3]));
+    let pool = format!("on_removed: drain, {}", by_name(a.port()));
+    let gateway = gateway_with(&dns, &pool, "drain: { rate: 10 }\n").await;
+    found(&gateway, 2.0).await;
+    let (mut leaving, mut staying) = (Vec::new(), Vec::new());
+    for id in 0..12 {
+        let before = a.welcomed();
+        let client = Client::connected(&gateway, &format!("c{id}")).await;
+        match a.welcomed() > before {
+            true => leaving.push(client),
+            false => staying.push(client),
+        }
+    }
+    assert_eq!((leaving.len(), staying.len()), (6, 6));
+    dns.say(NAME, addresses(&[3]));
+    let ends = leaving.iter_mut().map(|client| async {
+        let closed = client.closed().await;
+        assert_eq!(closed.code, 1001, "{closed:?}");
+        Instant::now()
+    });
+    let ends = futures_util::future::join_all(ends).await;
+    // Ten a second.
+    let took = *ends.iter().max().unwrap() - *ends.iter().min().unwrap();
+    assert!(took >= Duration::from_millis(450), "{took:?}");
+    let drained = ["who=\"operator\"", "phase=\"relay\""];
+    gateway
+        .metric_becomes("tidegate_outcomes_total", &drained, 6.0)
+        .await;
+    asked_again(&dns, 3).await;
+    for client in &mut staying {
+        client.send(&packets::PINGREQ).await;
+        assert_eq!(client.receive().await, packets::PINGRESP);
+    }
+    assert_eq!(b.welcomed(), 6);
+    // It is welcome again, and so are sessions at it.
+    dns.say(NAME, addresses(&[2, 3]));
+    found(&gateway, 2.0).await;
+    let _more = connect(&gateway, 12..14).await;
+    asked_again(&dns, 3).await;
+    assert_eq!(gateway.metric("tidegate_sessions", &[]).await, 8.0);
+}
+
+/// A pod that is not ready for a moment.
+#[tokio::test]
+async fn an_address_that_one_answer_lacks_keeps_its_sessions() {
+    let [a, _b] = brokers::<2>().await;
+    let dns = NameServer::start(0).await;
+    dns.say(NAME, addresses(&[2]));
+    let pool = format!("on_removed: drain, {}", by_name(a.port()));
+    let gateway = gateway(&dns, &pool).await;
+    found(&gateway, 1.0).await;
+    let mut client = Client::connected(&gateway, "c").await;
+    let turns = [vec![3], vec![2, 3]];
+    let turns = turns.map(|turn| turn.into_iter().map(loopback).collect());
+    dns.say(NAME, Saying::Turns(turns.to_vec()));
+    asked_again(&dns, 8).await;
+    client.send(&packets::PINGREQ).await;
+    assert_eq!(client.receive().await, packets::PINGRESP);
+    assert_eq!(gateway.metric("tidegate_outcomes_total", &[]).await, 0.0);
 }
 
 #[tokio::test]
@@ -288,4 +363,60 @@ async fn localhost_and_addresses_ask_nobody() {
     let gateway = gateway(&dns, &pool).await;
     Client::connected(&gateway, "c").await;
     assert_eq!(dns.asked("localhost").len(), 0);
+}
+
+/// Listeners on one port of 127.0.0.2 and 127.0.0.3.
+async fn two_listeners() -> [TcpListener; 2] {
+    for _ in 0..100 {
+        let first = TcpListener::bind(at(2, 0)).await.unwrap();
+        let port = first.local_addr().unwrap().port();
+        if let Ok(second) = TcpListener::bind(at(3, port)).await {
+            return [first, second];
+        }
+    }
+    panic!("no port is free at both addresses");
+}
+
+/// Each address gets its sessions from the pool's source addresses in turn, with who the client is in front.
+#[tokio::test]
+async fn what_a_name_stands_for_is_reached_as_the_pool_says() {
+    const SOURCES: [u8; 2] = [9, 10];
+    let listeners = two_listeners().await;
+    let port = listeners[0].local_addr().unwrap().port();
+    let dns = NameServer::start(0).await;
+    dns.say(NAME, addresses(&[2, 3]));
+    let pool = format!(
+        "proxy_protocol: v2, source_addresses: [127.0.0.9, 127.0.0.10], {}",
+        by_name(port)
+    );
+    let gateway = gateway(&dns, &pool).await;
+    found(&gateway, 2.0).await;
+    let mut seen = BTreeSet::new();
+    for id in 0..4 {
+        let tcp = tcp_from("127.0.0.5".parse().unwrap(), gateway.address(0)).await;
+        let client = tcp.local_addr().unwrap();
+        let stream = tls_over(&gateway, tcp).await.unwrap();
+        let mut socket = Client::over(stream).await;
+        socket.send(&packets::connect(&format!("c{id}"), 60)).await;
+        let (broker, accepted) = tokio::select! {
+            accepted = listeners[0].accept() => (2, accepted),
+            accepted = listeners[1].accept() => (3, accepted),
+        };
+        let (mut stream, source) = accepted.unwrap();
+        let mut header = vec![0; 16];
+        stream.read_exact(&mut header).await.unwrap();
+        let length = u16::from_be_bytes([header[14], header[15]]);
+        header.resize(16 + usize::from(length), 0);
+        stream.read_exact(&mut header[16..]).await.unwrap();
+        let (header, _) = ProxyHeader::parse(&header, ParseConfig::default()).unwrap();
+        assert_eq!(header.proxied_address().unwrap().source, client);
+        stream.read_exact(&mut [0; 16]).await.unwrap();
+        stream.write_all(&packets::connack(0)).await.unwrap();
+        assert_eq!(socket.receive().await, packets::connack(0));
+        seen.insert((broker, source.ip()));
+    }
+    let brokers: BTreeSet<_> = seen.iter().map(|(broker, _)| *broker).collect();
+    let sources: BTreeSet<_> = seen.iter().map(|(_, source)| *source).collect();
+    assert_eq!(brokers, BTreeSet::from([2, 3]));
+    assert_eq!(sources, SOURCES.map(|last| loopback(last).into()).into());
 }

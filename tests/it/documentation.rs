@@ -309,7 +309,7 @@ async fn access_log_md_has_every_field_of_a_session_line() {
     assert_eq!(documented, told, "left: docs/access-log.md");
     // This client came without a proxy and without a certificate, so these were left out.
     let optional: BTreeSet<_> = optional.into_iter().map(|(name, _)| name).collect();
-    let source = body("src/gateway/session.rs", "drop");
+    let source = body("src/gateway/record.rs", "drop");
     let left_out = source
         .lines()
         .filter_map(|line| line.trim().split_once(" = self."))

@@ -42,6 +42,7 @@ mod source_ports;
 mod static_files;
 mod tls;
 mod trusted_proxies;
+mod unix_sockets;
 mod tls_files;
 mod upgrade;
 mod wrong_port;

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
+use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -11,6 +12,7 @@ use tungstenite::Message;
 
 use crate::support::PATIENCE;
 use crate::support::broker::Broker;
+use crate::support::emqx::{Emqx, Speaks};
 use crate::support::gateway::{Gateway, pool_of};
 use crate::support::journal::Journal;
 use crate::support::packets;
@@ -457,6 +459,58 @@ async fn the_log_tells_the_client_and_the_proxy() {
         .await;
     assert!(line.contains("client=192.0.2.1:12345"), "{line}");
     assert!(line.contains(&format!("via={proxy}")), "{line}");
+}
+
+#[tokio::test]
+async fn what_a_proxy_calls_a_connection_is_its_name_in_the_log_and_at_the_broker() {
+    let journal = Journal::open();
+    let emqx = Emqx::start(Speaks::Mqtt, true, None).await;
+    let gateway = Gateway::start(&format!(
+        "listeners: [{{address: \"127.0.0.1:0\", plain: routes, proxy_protocol: {{trusted: [127.0.0.1]}}}}]\n\
+         certificates: []\nroutes: [{{path: /mqtt, pool: brokers}}]\n\
+         pools: {{brokers: {{proxy_protocol: v2, brokers: [{{url: \"{}\"}}]}}}}\n",
+        emqx.url()
+    ))
+    .await;
+    let long = [b'x'; 129];
+    for (name, id, shown) in [
+        (
+            &b"7F000001:E0B2_5F000001:01BB"[..],
+            "readable",
+            Some("7F000001:E0B2_5F000001:01BB"),
+        ),
+        (b"\xff\x00 \n", "binary", Some("ff00200a")),
+        (&long, "too-long", None),
+        (b"", "empty", None),
+    ] {
+        let header = v2(0x21, 0x11, &[TCP4, &tlv(5, name)].concat());
+        let connecting = async {
+            let mut tcp = dial(gateway.address(0)).await;
+            tcp.write_all(&header).await.unwrap();
+            let opening = tokio_tungstenite::client_async("ws://localhost/mqtt", tcp);
+            let (mut socket, _) = Box::pin(opening).await.unwrap();
+            let connect = Message::binary(packets::connect(id, 60));
+            socket.send(connect).await.unwrap();
+            assert!(matches!(socket.next().await, Some(Ok(Message::Binary(_)))));
+        };
+        let (known, ()) = tokio::join!(emqx.serve(), connecting);
+        let bytes = known.unwrap().proxy;
+        let (header, _) = ProxyHeader::parse(&bytes, ParseConfig::default()).unwrap();
+        let told = header.unique_id().unwrap();
+        let line = journal.line(&[&format!("id=\"{id}\""), "session="]).await;
+        match shown {
+            Some(shown) => {
+                assert_eq!(told, name);
+                assert!(line.contains(&format!("session={shown} ")), "{line}");
+            }
+            // Another is made.
+            None => {
+                let own = std::str::from_utf8(told).unwrap();
+                assert_eq!(own.len(), 32);
+                assert!(line.contains(&format!("session={own} ")), "{line}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -125,6 +125,21 @@ async fn a_trusted_proxy_names_the_client() {
 }
 
 #[tokio::test]
+async fn brokers_are_told_https_where_a_trusted_proxy_ended_it() {
+    let broker = Broker::start().await;
+    let gateway = gateway(&broker, "127.0.0.1").await;
+    let client = ("x-forwarded-for", "192.0.2.1");
+    for (proto, told) in [("https", "https"), ("http", "http"), ("gopher", "http")] {
+        let headers = [client, ("x-forwarded-proto", proto)];
+        let head = seen(&gateway, &broker, "c", &headers).await;
+        assert_eq!(only(&head, "x-forwarded-proto"), told);
+    }
+    let standard = [("forwarded", "for=192.0.2.1;proto=https")];
+    let head = seen(&gateway, &broker, "c", &standard).await;
+    assert_eq!(only(&head, "x-forwarded-proto"), "https");
+}
+
+#[tokio::test]
 async fn the_log_tells_the_client_behind_a_trusted_proxy() {
     let journal = Journal::open();
     let broker = Broker::start().await;

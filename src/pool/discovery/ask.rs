@@ -64,7 +64,7 @@ impl Resolver {
     /// The caller has the deadline.
     pub(super) async fn ask(&self, question: &Question) -> Result<Answer, DnsFailure> {
         let answer = match question {
-            Question::None(_) => return Err(DnsFailure::NoAddress),
+            Question::None(_) | Question::Socket(_) => return Err(DnsFailure::NoAddress),
             Question::Addresses(name) => {
                 let (addresses, ttl) = self.addresses(name).await?;
                 let endpoint = |address| Endpoint {

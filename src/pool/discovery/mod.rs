@@ -1,7 +1,7 @@
 //! Finds the brokers behind names, again and again: on the TTL of each answer, within bounds. Runs on the control path.
 //!
 //! What a name server last said goes on until it says something else: no answer, an error and an empty answer take no
-//! broker away. An address that is gone takes no new sessions and keeps those it has.
+//! broker away. An address that is gone takes no new sessions; those it has stay, or are drained if the pool wants that.
 
 mod ask;
 mod resolver;
@@ -9,6 +9,7 @@ mod resolver;
 use std::collections::VecDeque;
 use std::future::pending;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Broker, Members, Pool, Registry};
-use crate::config::model::{self, Dns, Lookup};
+use crate::config::model::{self, Dns, Lookup, OnRemoved};
+use crate::lifecycle::Drain;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ByBrokerCause;
 use ask::{Answer, DnsFailure};
@@ -33,6 +35,8 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Question {
     None(Vec<IpAddr>),
+    /// Nothing either.
+    Socket(PathBuf),
     Addresses(String),
     Services(String),
 }
@@ -41,13 +45,14 @@ impl Question {
     pub(super) fn of(broker: &model::Broker) -> Self {
         match &broker.lookup {
             Lookup::Nothing(addresses) => Self::None(addresses.clone()),
+            Lookup::Socket(socket) => Self::Socket(socket.clone()),
             Lookup::Addresses => Self::Addresses(broker.host.clone()),
             Lookup::Services => Self::Services(broker.host.clone()),
         }
     }
 
     pub(super) fn is_asked(&self) -> bool {
-        !matches!(self, Self::None(_))
+        matches!(self, Self::Addresses(_) | Self::Services(_))
     }
 }
 
@@ -72,11 +77,25 @@ struct Name {
     /// What the last look-up failed of, so that it is told once.
     failing: Option<&'static str>,
     /// Brokers that are gone, the oldest first.
-    gone: VecDeque<(Arc<Broker>, Instant)>,
+    gone: VecDeque<Gone>,
+    drain: Drain,
+}
+
+struct Gone {
+    broker: Arc<Broker>,
+    since: Instant,
+    /// Its sessions were asked to leave.
+    asked: bool,
 }
 
 /// Resolves the names of a snapshot's pools until it is dropped; ends never. Waits for no answer before it starts.
-pub async fn run(pools: Vec<Arc<Pool>>, dns: Dns, registry: Registry, metrics: Arc<Metrics>) {
+pub async fn run(
+    pools: Vec<Arc<Pool>>,
+    dns: Dns,
+    registry: Registry,
+    metrics: Arc<Metrics>,
+    drain: Drain,
+) {
     let resolver = Arc::new(Resolver::new(&dns));
     let mut names = JoinSet::new();
     for pool in pools {
@@ -89,6 +108,7 @@ pub async fn run(pools: Vec<Arc<Pool>>, dns: Dns, registry: Registry, metrics: A
                     metrics: Arc::clone(&metrics),
                     failing: None,
                     gone: VecDeque::new(),
+                    drain: drain.clone(),
                 };
                 names.spawn(name.follow(Arc::clone(&resolver), dns.clone()));
             }
@@ -146,13 +166,38 @@ impl Name {
         self.registry.remember(origin.question(), &answer.endpoints);
         let members = self.pool.members();
         let mut known = members.by_origin[self.at].clone();
-        known.extend(self.gone.iter().map(|(broker, _)| Arc::clone(broker)));
+        known.extend(self.gone.iter().map(|gone| Arc::clone(&gone.broker)));
         let brokers = origin.brokers(&answer.endpoints, &known, &self.metrics, &self.registry);
         if let Some(addresses) = &origin.addresses {
             addresses.set(i64::try_from(brokers.len()).unwrap_or(i64::MAX));
         }
+        // Those that are cut off have not gone.
+        if self.pool.on_removed == OnRemoved::Drain && count <= MOST {
+            self.drain_gone(&brokers);
+        }
         self.replace(&members, brokers);
         answer.ttl
+    }
+
+    /// Those that an earlier answer lacked, and this one too: one may lack an address by accident, as when a pod is not ready
+    /// for a moment.
+    fn drain_gone(&mut self, brokers: &[Arc<Broker>]) {
+        let members = self.pool.members();
+        for gone in &mut self.gone {
+            // Another name of the pool may have it too.
+            let mut left = members.brokers.iter().chain(brokers);
+            let is_left = left.any(|other| other.label == gone.broker.label);
+            if !gone.asked && !is_left {
+                gone.asked = true;
+                let sessions = self.drain.ask_group(gone.broker.group());
+                tracing::info!(
+                    pool = &*self.pool.name,
+                    broker = &*gone.broker.label,
+                    sessions,
+                    "the broker's name has lost this address: its sessions are drained (on_removed)"
+                );
+            }
+        }
     }
 
     /// Does nothing when nothing has changed: an answer in another order is the same answer.
@@ -161,7 +206,12 @@ impl Name {
         let has = |list: &[Arc<Broker>], broker: &Arc<Broker>| {
             list.iter().any(|other| other.label == broker.label)
         };
-        let added = brokers.iter().filter(|broker| !has(old, broker)).count();
+        let added: Vec<_> = brokers.iter().filter(|broker| !has(old, broker)).collect();
+        // They may have been drained before, under another configuration too.
+        for broker in &added {
+            self.drain.welcome_group(broker.group());
+        }
+        let added = added.len();
         let removed: Vec<_> = old.iter().filter(|broker| !has(&brokers, broker)).collect();
         let same =
             old.len() == brokers.len() && old.iter().zip(&brokers).all(|(a, b)| Arc::ptr_eq(a, b));
@@ -169,8 +219,8 @@ impl Name {
             return;
         }
         let now = Instant::now();
-        self.gone.retain(|(broker, since)| {
-            now.duration_since(*since) < REMEMBERED && !has(&brokers, broker)
+        self.gone.retain(|gone| {
+            now.duration_since(gone.since) < REMEMBERED && !has(&brokers, &gone.broker)
         });
         let (pool, broker) = self.labels();
         tracing::info!(
@@ -181,8 +231,11 @@ impl Name {
             removed = removed.len(),
             "brokers found"
         );
-        self.gone
-            .extend(removed.into_iter().map(|broker| (Arc::clone(broker), now)));
+        self.gone.extend(removed.into_iter().map(|broker| Gone {
+            broker: Arc::clone(broker),
+            since: now,
+            asked: false,
+        }));
         let excess = self.gone.len().saturating_sub(2 * MOST);
         self.gone.drain(..excess);
         let mut by_origin = members.by_origin.clone();

@@ -74,7 +74,9 @@ pub enum Change {
         failures: u32,
         noticed: Noticed,
     },
-    Draining,
+    Draining {
+        noticed: Noticed,
+    },
     /// After so long.
     Back {
         after: Duration,
@@ -84,7 +86,7 @@ pub enum Change {
 /// How long it took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Noticed {
-    /// Since the beginning of the first attempt that failed.
+    /// Since the beginning of the first attempt that failed, or of the probe that told.
     pub after: Duration,
     /// Since the broker was last seen well, if it ever was.
     pub well: Option<Duration>,
@@ -240,7 +242,9 @@ impl Health {
                 self.found = 0;
                 self.probed = Probed::Draining;
                 self.out.get_or_insert(now);
-                (before != Probed::Draining).then_some(Change::Draining)
+                (before != Probed::Draining).then_some(Change::Draining {
+                    noticed: self.noticed(now, Some(begun)),
+                })
             }
             Sign::Bad => {
                 self.found = 0;

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use super::ProbeFailure;
 use crate::config::probe_values::ProbeUrl;
 use crate::pool::health::Sign;
-use crate::pool::{Broker, Failure, Pool};
+use crate::pool::{Address, Broker, Failure, Pool};
 use crate::stream::Stream;
 use crate::tls;
 
@@ -48,7 +48,11 @@ async fn connect(
     url: &ProbeUrl,
     host: &str,
 ) -> Result<Stream, Failure> {
-    let tcp = match (&url.host, broker.addresses.first()) {
+    let address = match &broker.address {
+        Address::Tcp(addresses) => addresses.first(),
+        Address::Unix(_) => None,
+    };
+    let tcp = match (&url.host, address) {
         // The broker's own host: of all addresses of its name, this one is asked about.
         (None, Some(address)) => TcpStream::connect((address.ip(), url.port)).await,
         (_, _) => TcpStream::connect((host, url.port)).await,

@@ -1,5 +1,6 @@
 //! Brokers that die, hang, refuse or are evacuated, and come back: no client is to see it.
 
+mod one_of_three;
 mod passive;
 mod probes;
 mod slow_start;
@@ -7,7 +8,9 @@ mod slow_start;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use futures_util::SinkExt;
 use tokio::task::JoinSet;
+use tungstenite::Message;
 
 use crate::support::client::Client;
 use crate::support::crowd::Crowd;
@@ -71,7 +74,9 @@ impl Load {
                         true => joined.fetch_add(1, Ordering::Relaxed),
                         false => refused.fetch_add(1, Ordering::Relaxed),
                     };
-                    client.send(&packets::DISCONNECT).await;
+                    // A broker that was killed has just ended it, or it leaves.
+                    let goodbye = Message::binary(packets::DISCONNECT.to_vec());
+                    drop(client.socket.send(goodbye).await);
                 }
             });
         }

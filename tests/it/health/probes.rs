@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::{Load, answers, pool, state_becomes};
 use crate::configuration::load;
+use crate::support::authority::Authority;
 use crate::support::client::Client;
 use crate::support::crowd::{Crowd, Manners};
 use crate::support::gateway::Gateway;
@@ -95,39 +96,116 @@ fn the_password_of_a_probe_is_never_shown() {
 }
 
 /// An EMQX's `availability_check`: answers every GET with the status that was set last.
-async fn availability_check(status: &Arc<AtomicU16>) -> (String, JoinSet<()>) {
+pub(super) async fn availability_check(
+    status: &Arc<AtomicU16>,
+    tls: Option<&Authority>,
+) -> (String, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!(
-        "http://{{host}}:{}/api/v5/load_rebalance/availability_check",
+        "{}://{{host}}:{}/api/v5/load_rebalance/availability_check",
+        if tls.is_some() { "https" } else { "http" },
         listener.local_addr().unwrap().port()
     );
-    let status = Arc::clone(status);
+    let (status, acceptor) = (Arc::clone(status), tls.map(Authority::acceptor));
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = [0; 1024];
-            let Ok(count) = stream.read(&mut request).await else {
-                continue;
-            };
-            let request = String::from_utf8_lossy(&request[..count]).into_owned();
-            assert!(
-                request.starts_with("GET /api/v5/load_rebalance/availability_check HTTP/1.1\r\n"),
-                "{request}"
-            );
-            let answer = format!(
-                "HTTP/1.1 {} Any\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-                status.load(Ordering::Relaxed)
-            );
-            drop(stream.write_all(answer.as_bytes()).await);
+        while let Ok((stream, _)) = listener.accept().await {
+            match &acceptor {
+                None => answer_check(stream, &status).await,
+                Some(acceptor) => {
+                    // Who does not trust the certificate leaves.
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        answer_check(stream, &status).await;
+                    }
+                }
+            }
         }
     });
     (url, tasks)
 }
 
+async fn answer_check(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: &AtomicU16) {
+    let mut request = [0; 1024];
+    let Ok(count) = stream.read(&mut request).await else {
+        return;
+    };
+    let request = String::from_utf8_lossy(&request[..count]).into_owned();
+    assert!(
+        request.starts_with("GET /api/v5/load_rebalance/availability_check HTTP/1.1\r\n"),
+        "{request}"
+    );
+    let answer = format!(
+        "HTTP/1.1 {} Any\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        status.load(Ordering::Relaxed)
+    );
+    drop(stream.write_all(answer.as_bytes()).await);
+    drop(stream.shutdown().await);
+}
+
+/// A pool of one that probes so, and trusts this authority for `localhost`.
+fn trusting_pool(probe: &str, url: &str, authority: &Authority) -> String {
+    let tls = format!("tls: {{ ca: {:?}, server_name: localhost }},", authority.ca);
+    pool(&format!("probe: {{ {probe} }}, {tls}"), &[url.to_owned()])
+}
+
+#[tokio::test]
+async fn probes_go_over_tls_where_sessions_do() {
+    let broker = Mosquitto::start(Options::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let stranger = Authority::make(folder.path());
+    for kind in ["mqtt", "tcp"] {
+        for url in [broker.wss_url(), broker.mqtts_url()] {
+            let probe = format!("kind: {kind}, interval: 100ms, fall: 1");
+            let trusting = trusting_pool(&probe, &url, broker.authority());
+            let gateway = Gateway::start(&trusting).await;
+            let well = async || {
+                let ok = ["result=\"ok\""];
+                gateway.metric("tidegate_probes_total", &ok).await > 1.0
+            };
+            assert!(eventually(well).await, "{kind} {url}");
+            state_becomes(&gateway, &url, "up").await;
+            drop(gateway);
+            let gateway = Gateway::start(&trusting_pool(&probe, &url, &stranger)).await;
+            state_becomes(&gateway, &url, "down").await;
+            let failed = ["result=\"tls\""];
+            let count = gateway.metric("tidegate_probes_total", &failed).await;
+            assert!(count > 0.0, "{kind} {url}");
+        }
+    }
+    // A session, as the broker sees it.
+    broker
+        .says(&["New client connected", "tidegate-probe-"])
+        .await;
+}
+
+#[tokio::test]
+async fn a_check_over_https_is_believed_from_whom_the_pool_trusts() {
+    let broker = Crowd::start(Manners::Welcome).await;
+    let [ours, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (ours, other) = (Authority::make(ours.path()), Authority::make(other.path()));
+    let status = Arc::new(AtomicU16::new(200));
+    let (check, _serving) = availability_check(&status, Some(&ours)).await;
+    let probe = format!("kind: http, interval: 100ms, fall: 1, rise: 1, url: \"{check}\"");
+    let gateway = Gateway::start(&trusting_pool(&probe, &broker.url(), &ours)).await;
+    let ok = async || {
+        let ok = ["result=\"ok\""];
+        gateway.metric("tidegate_probes_total", &ok).await > 0.0
+    };
+    assert!(eventually(ok).await);
+    status.store(503, Ordering::Relaxed);
+    state_becomes(&gateway, &broker.url(), "draining").await;
+    status.store(200, Ordering::Relaxed);
+    state_becomes(&gateway, &broker.url(), "up").await;
+    let gateway = Gateway::start(&trusting_pool(&probe, &broker.url(), &other)).await;
+    state_becomes(&gateway, &broker.url(), "down").await;
+    let failed = ["result=\"tls\""];
+    assert!(gateway.metric("tidegate_probes_total", &failed).await > 0.0);
+}
+
 #[tokio::test]
 async fn an_evacuated_broker_keeps_its_sessions_and_takes_no_new_ones() {
     let status = Arc::new(AtomicU16::new(200));
-    let (check, _serving) = availability_check(&status).await;
+    let (check, _serving) = availability_check(&status, None).await;
     let (evacuated, other) = (
         Crowd::start(Manners::Welcome).await,
         Crowd::start(Manners::Welcome).await,
@@ -165,9 +243,9 @@ async fn an_evacuated_broker_keeps_its_sessions_and_takes_no_new_ones() {
 #[tokio::test]
 async fn a_draining_broker_beside_another_is_left_to_its_sessions() {
     let status = Arc::new(AtomicU16::new(503));
-    let (check, _serving) = availability_check(&status).await;
+    let (check, _serving) = availability_check(&status, None).await;
     let well = Arc::new(AtomicU16::new(204));
-    let (well_check, _well_serving) = availability_check(&well).await;
+    let (well_check, _well_serving) = availability_check(&well, None).await;
     let (evacuated, other) = (
         Crowd::start(Manners::Welcome).await,
         Crowd::start(Manners::Welcome).await,

@@ -229,6 +229,7 @@ fn certified(common_name: &str) -> Identity {
             alpn: Some(b"http/1.1".to_vec()),
             certificate: tidegate::certificates::holder(certificate.der()),
         }),
+        secure: true,
         host: None,
         path: "/mqtt".to_owned(),
         headers: HeaderMap::new(),

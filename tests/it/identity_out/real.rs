@@ -17,7 +17,7 @@ use crate::support::{PATIENCE, eventually};
 async fn rabbitmq_knows_the_true_client_over_ws_and_tcp() {
     let broker = RabbitMq::behind_proxy().await;
     for url in [broker.ws_url(), broker.mqtt_url()] {
-        for version in ["v1", "v2"] {
+        for version in ["v1", "v2", "v2_crc32c"] {
             let keys = format!("kind: rabbitmq, proxy_protocol: {version}");
             let gateway = gateway(&url, &keys).await;
             for source in [V4_CLIENT, V6_CLIENT] {
@@ -34,7 +34,7 @@ async fn rabbitmq_knows_the_true_client_over_ws_and_tcp() {
 }
 
 /// 2.0 has no PROXY protocol and reads no header: its log has the gateway's address for every client. Only 2.1 can know
-/// better (`enable_proxy_protocol`), which Debian 12 does not have.
+/// better (`enable_proxy_protocol`), which the next test has.
 #[tokio::test]
 async fn mosquitto_2_0_sees_the_gateway_whatever_it_is_told() {
     let broker = Mosquitto::start(Options::default()).await;
@@ -44,6 +44,28 @@ async fn mosquitto_2_0_sees_the_gateway_whatever_it_is_told() {
         let logged = eventually(async || broker.log().contains("New client connected from")).await;
         assert!(logged, "{}", broker.log());
         assert!(!broker.log().contains(V4_CLIENT), "{}", broker.log());
+    }
+}
+
+/// mosquitto 2.1: `New client connected from 127.0.0.5:40000 as c1 (…)`.
+#[tokio::test]
+async fn mosquitto_2_1_knows_the_true_client_over_ws_tcp_and_unix() {
+    for (version, sent) in [(1, "v1"), (2, "v2"), (2, "v2_crc32c")] {
+        let broker = Mosquitto::start(Options {
+            proxy_protocol: Some(version),
+            ..Options::default()
+        })
+        .await;
+        // Not over TLS: mosquitto refuses to have both on one listener.
+        for url in [broker.mqtt_url(), broker.ws_url(), broker.unix_url()] {
+            let keys = format!("kind: mosquitto, proxy_protocol: {sent}");
+            let gateway = gateway(&url, &keys).await;
+            for source in [V4_CLIENT, V6_CLIENT] {
+                let (_client, address) = connected(&gateway, source, &[]).await;
+                let from = format!("{}:{} as c1", address.ip(), address.port());
+                broker.says(&["New client connected from", &from]).await;
+            }
+        }
     }
 }
 

@@ -2,8 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
 
 /// The three files a TLS listener and its clients need.
 pub struct Authority {
@@ -39,5 +43,22 @@ impl Authority {
         fs::write(&made.chain, certificate.pem()).unwrap();
         fs::write(&made.key, key.serialize_pem()).unwrap();
         made
+    }
+
+    /// A scripted listener's TLS, with the broker's certificate.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        let chain = CertificateDer::pem_file_iter(&self.chain)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        let key = PrivateKeyDer::from_pem_file(&self.key).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
     }
 }

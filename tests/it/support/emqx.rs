@@ -2,14 +2,10 @@
 //! client's address from, and what it closes for. The real one cannot be had for tests.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_header::{ParseConfig, ProxyHeader};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -63,7 +59,7 @@ impl Emqx {
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             speaks,
             proxy_protocol,
-            tls: tls.map(|authority| acceptor(&authority.chain, &authority.key)),
+            tls: tls.map(Authority::acceptor),
         }
     }
 
@@ -213,22 +209,6 @@ async fn read_proxy_header(tcp: &mut TcpStream, known: &mut Known) -> Result<(),
     known.proxy = first[..length].to_vec();
     tcp.read_exact(&mut first[..length]).await.map_err(text)?;
     Ok(())
-}
-
-fn acceptor(chain: &Path, key: &Path) -> TlsAcceptor {
-    let chain = CertificateDer::pem_file_iter(chain)
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    let key = PrivateKeyDer::from_pem_file(key).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    TlsAcceptor::from(Arc::new(config))
 }
 
 fn text(error: impl std::fmt::Debug) -> Closed {

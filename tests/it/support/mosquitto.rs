@@ -1,4 +1,4 @@
-//! A real mosquitto with a tcp, a tls, a ws and a wss listener on free loopback ports.
+//! A real mosquitto with a tcp, a tls, a ws and a wss listener on free loopback ports, and one on a Unix socket.
 //!
 //! Its ws listeners stall on outgoing messages over about 130 kB (mosquitto 2.0 on old libwebsockets), with and without
 //! a gateway: send big ones over tcp or tls.
@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -32,8 +32,12 @@ pub struct Options<'a> {
     pub believes_names: bool,
     /// The largest packet in bytes.
     pub max_packet: Option<usize>,
-    /// The tls and wss listeners want a certificate of the same authority, whose common name is then the user name.
+    /// The tls and wss listeners want a certificate of the same authority, whose common name is then the user name; with
+    /// `proxy_protocol` the others do too, of the client.
     pub wants_certificate: bool,
+    /// Not the system's 2.0 but a 2.1, whose tcp, ws and Unix listeners want a PROXY header of this version. It refuses to
+    /// have that and TLS of its own on one listener.
+    pub proxy_protocol: Option<u8>,
 }
 
 /// A running mosquitto; dropping it kills it.
@@ -44,7 +48,7 @@ pub struct Mosquitto {
     tls: SocketAddr,
     ws: SocketAddr,
     wss: SocketAddr,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Mosquitto {
@@ -61,7 +65,11 @@ impl Mosquitto {
                 configuration(folder.path(), &authority, &options, [tcp, tls, ws, wss]),
             )
             .unwrap();
-            let mut process = Process::start(Command::new(tools::mosquitto()).arg("-c").arg(file));
+            let program = match options.proxy_protocol {
+                Some(_) => tools::mosquitto_2_1(),
+                None => tools::mosquitto(),
+            };
+            let mut process = Process::start(Command::new(program).arg("-c").arg(file));
             match process
                 .wait_until_listening(&[tcp, tls, ws, wss], DEADLINE)
                 .await
@@ -74,7 +82,7 @@ impl Mosquitto {
                         tls,
                         ws,
                         wss,
-                        _folder: folder,
+                        folder,
                     };
                 }
                 Err(error)
@@ -96,6 +104,14 @@ impl Mosquitto {
 
     pub fn mqtts_url(&self) -> String {
         format!("mqtts://{}", self.tls)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("mqtt.sock")
+    }
+
+    pub fn unix_url(&self) -> String {
+        format!("unix+mqtt://{}", self.socket().display())
     }
 
     pub fn ws_url(&self) -> String {
@@ -138,6 +154,11 @@ impl Mosquitto {
     /// A power cut: no DISCONNECT, no Close, only the end of every connection.
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// As its service would be: it ends its sessions and itself.
+    pub fn stop(&self) {
+        self.process.signal("TERM");
     }
 
     /// It hangs: the kernel goes on taking connections for it.
@@ -192,6 +213,17 @@ fn configuration(
     if let Some(bytes) = options.max_packet {
         writeln!(text, "max_packet_size {bytes}").unwrap();
     }
+    let mut proxy_protocol = String::new();
+    if let Some(version) = options.proxy_protocol {
+        writeln!(proxy_protocol, "enable_proxy_protocol {version}").unwrap();
+        if options.wants_certificate {
+            // Of the client of whom the PROXY header tells.
+            proxy_protocol.push_str("require_certificate true\nuse_identity_as_username true\n");
+        }
+    }
+    // First, so that it is there when the last of the others is.
+    let socket = folder.join("mqtt.sock");
+    writeln!(text, "listener 0 {}\n{proxy_protocol}", socket.display()).unwrap();
     let [tcp, tls, ws, wss] = at;
     let mut encrypted = format!(
         "certfile {}\nkeyfile {}\n",
@@ -207,9 +239,9 @@ fn configuration(
         .unwrap();
     }
     for (address, lines) in [
-        (tcp, String::new()),
+        (tcp, proxy_protocol.clone()),
         (tls, encrypted.clone()),
-        (ws, "protocol websockets\n".to_owned()),
+        (ws, format!("protocol websockets\n{proxy_protocol}")),
         (wss, format!("protocol websockets\n{encrypted}")),
     ] {
         writeln!(

@@ -15,6 +15,11 @@ pub fn mosquitto() -> PathBuf {
     on_the_path("mosquitto")
 }
 
+/// The first that knows the PROXY protocol.
+pub fn mosquitto_2_1() -> PathBuf {
+    there(project().join(".tools/mosquitto-2.1/mosquitto"))
+}
+
 pub fn mosquitto_passwd() -> PathBuf {
     on_the_path("mosquitto_passwd")
 }

@@ -1,0 +1,179 @@
+//! What is logged and counted at the end of a session. Written on drop, so that no way out is missed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Gateway;
+use super::outcome::{Phase, Reason};
+use super::session::Start;
+use crate::framing::Tally;
+use crate::identity::UniqueId;
+use crate::mqtt::{Connect, PacketType, Version};
+use crate::pool::Joined;
+use crate::telemetry::metrics::{ByOutcome, ByPool, ByVersion, Name};
+
+/// One session.
+pub(super) struct Record {
+    pub(super) gateway: Arc<Gateway>,
+    client: SocketAddr,
+    /// The proxy that the client came by.
+    via: Option<SocketAddr>,
+    /// The common name of its certificate.
+    certificate: Option<String>,
+    listener: Name,
+    pool: Name,
+    unique_id: UniqueId,
+    began: Instant,
+    told: bool,
+    identities: bool,
+    pub(super) version: Option<Version>,
+    client_id: String,
+    user_name: Option<String>,
+    keepalive: u16,
+    broker: Option<Name>,
+    retries: usize,
+    pub(super) phase: Phase,
+    pub(super) reason: Option<Reason>,
+    /// Up and down, once they are complete.
+    pub(super) tallies: Option<Box<[Tally; 2]>>,
+}
+
+impl Record {
+    pub(super) fn new(start: &Start) -> Self {
+        let arrival = &start.arrival;
+        let identities = arrival.snapshot.log.identities;
+        Self {
+            gateway: Arc::clone(&arrival.gateway),
+            client: start.identity.address,
+            via: (arrival.tcp_peer != start.identity.address).then_some(arrival.tcp_peer),
+            certificate: identities
+                .then(|| start.identity.common_name().map(str::to_owned))
+                .flatten(),
+            listener: Arc::clone(&arrival.listener.name),
+            pool: Arc::clone(start.pool.name()),
+            unique_id: start.identity.unique_id.clone(),
+            began: Instant::now(),
+            told: arrival.snapshot.log.sessions,
+            identities,
+            version: None,
+            client_id: String::new(),
+            user_name: None,
+            keepalive: 0,
+            broker: None,
+            retries: 0,
+            phase: Phase::Connect,
+            reason: None,
+            tallies: None,
+        }
+    }
+
+    pub(super) fn know(&mut self, connect: &Connect<'_>) {
+        self.version = Some(connect.version);
+        self.keepalive = connect.keepalive;
+        if self.identities {
+            connect.client_id.clone_into(&mut self.client_id);
+            self.user_name = connect.user_name.map(str::to_owned);
+        }
+        let version = connect.version.name();
+        self.gateway
+            .metrics
+            .connects
+            .get_or_create(&ByVersion { version })
+            .inc();
+    }
+
+    pub(super) fn joined(&mut self, joined: &Joined) {
+        self.broker = Some(Arc::clone(&joined.seat.broker().label));
+        self.retries = joined.retries;
+    }
+
+    pub(super) fn finish(&mut self, reason: Reason) {
+        self.reason = Some(reason);
+    }
+
+    /// `publish=3 pingreq=1`, and the bytes of all.
+    fn packets(tally: &Tally) -> String {
+        let mut text = String::new();
+        for packet_type in PacketType::ALL {
+            let count = tally.packets[packet_type.index()];
+            if count > 0 {
+                let bytes = tally.bytes[packet_type.index()];
+                let space = if text.is_empty() { "" } else { " " };
+                text.push_str(&format!("{space}{}={count}/{bytes}", packet_type.name()));
+            }
+        }
+        text
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let reason = self
+            .reason
+            .take()
+            .unwrap_or(match std::thread::panicking() {
+                true => Reason::Panicked,
+                false => Reason::Cut,
+            });
+        let labels = ByOutcome {
+            who: reason.who().name(),
+            phase: self.phase.name(),
+            why: reason.why(),
+        };
+        let metrics = &self.gateway.metrics;
+        metrics.outcomes.get_or_create(&labels).inc();
+        let seconds = self.began.elapsed().as_secs_f64();
+        if self.broker.is_some() {
+            let pool = ByPool {
+                pool: Arc::clone(&self.pool),
+            };
+            metrics
+                .session_seconds
+                .get_or_create(&pool)
+                .observe(seconds);
+        }
+        if !self.told {
+            return;
+        }
+        let [up, down] = self
+            .tallies
+            .take()
+            .map_or_else(Default::default, |both| *both);
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "tidegate::session",
+                    client = %self.client,
+                    via = self.via.map(tracing::field::display),
+                    session = %self.unique_id,
+                    // Debug escapes control characters: a client id must not write log lines of its own.
+                    id = ?self.client_id,
+                    user = ?self.user_name.as_deref().unwrap_or(""),
+                    certificate = self.certificate.as_ref().map(tracing::field::debug),
+                    version = self.version.map_or("", Version::name),
+                    keepalive = self.keepalive,
+                    listener = &*self.listener,
+                    pool = &*self.pool,
+                    broker = self.broker.as_deref().unwrap_or(""),
+                    retries = self.retries,
+                    seconds = format_args!("{seconds:.3}"),
+                    up = %Self::packets(&up),
+                    down = %Self::packets(&down),
+                    up_bytes = up.bytes.iter().sum::<u64>(),
+                    down_bytes = down.bytes.iter().sum::<u64>(),
+                    who = labels.who,
+                    phase = labels.phase,
+                    why = labels.why,
+                    "{reason}"
+                )
+            };
+        }
+        match reason.level() {
+            tracing::Level::ERROR => line!(error),
+            tracing::Level::WARN => line!(warn),
+            _ => line!(info),
+        }
+    }
+}
