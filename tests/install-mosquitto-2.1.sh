@@ -16,6 +16,13 @@ if [ ! -e "$keyring" ]; then
   exit 1
 fi
 
+# The mirror that this machine installs from.
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' | grep -v security | head -n 1)
+if [ -z "$mirror" ]; then
+  echo "install-mosquitto-2.1.sh: apt knows no mirror: run apt-get update" >&2
+  exit 1
+fi
+
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"/etc/{preferences.d,sources.list.d} "$work"/lists/partial "$work"/cache/archives/partial "$work"/debs "$work"/root
