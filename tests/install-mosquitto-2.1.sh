@@ -7,9 +7,6 @@ set -euo pipefail
 
 home=$(dirname "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)")/.tools/mosquitto-2.1
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-libraries=(libbsd0 libc6 libcap2 libcjson1 libdlt3 libedit2 libffi8 libgcc-s1 libgmp10 libgnutls30t64 libhogweed6t64
-  libidn2-0 libmd0 libmicrohttpd12t64 libmosquitto1 libnettle8t64 libp11-kit0 libpicohttpparser1 libsqlite3-0
-  libssl3t64 libsystemd0 libtasn1-6 libtinfo6 libunistring5 libwrap0 libzstd1 zlib1g)
 
 if [ ! -e "$keyring" ]; then
   echo "install-mosquitto-2.1.sh: $keyring is missing: install the package debian-archive-keyring" >&2
@@ -25,15 +22,17 @@ fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work"/etc/{preferences.d,sources.list.d} "$work"/lists/partial "$work"/cache/archives/partial "$work"/debs "$work"/root
+mkdir -p "$work"/etc/{preferences.d,sources.list.d} "$work"/lists/partial "$work"/cache/archives/partial "$work"/root
 echo "deb [signed-by=$keyring] $mirror testing main" >"$work/etc/sources.list"
 apt() {
   apt-get -q -o Dir::Etc="$work/etc" -o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache" \
-    -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none -o Acquire::Retries=3 -o Acquire::http::Timeout=60 "$@"
+    -o Dir::State::status="$work/status" -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none -o Acquire::Retries=3 -o Acquire::http::Timeout=60 "$@"
 }
 apt update
-(cd "$work/debs" && apt download "${libraries[@]/%//testing}" mosquitto/testing)
-for package in "$work"/debs/*.deb; do dpkg-deb -x "$package" "$work/root"; done
+# As on a machine with nothing on it, so that apt finds all that it needs, whatever the libraries are called today.
+touch "$work/status"
+apt install --download-only --yes --no-install-recommends mosquitto
+for package in "$work"/cache/archives/*.deb; do dpkg-deb -x "$package" "$work/root"; done
 
 folder=$(dirname "$(find "$work/root" -name libc.so.6 -print -quit)")
 loader=$(find "$folder" -name 'ld-linux*.so.*' -print -quit)
