@@ -87,7 +87,7 @@ impl Program {
         let child = command.spawn();
         sched_setaffinity(Pid::from_raw(0), &own)?;
         let child = child.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => format!("{name} is not installed: bench/install.sh"),
+            io::ErrorKind::NotFound => format!("{name} is not installed: `make bench` does it"),
             _ => format!("cannot start {name}: {error}"),
         })?;
         Ok(Self { child, name, log })
