@@ -24,12 +24,14 @@ fmt:
 lint:
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features demo -- -D warnings
+	cargo clippy --locked --all-targets --manifest-path bench/Cargo.toml -- -D warnings
 
 doc:
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 
 deny: $(DENY) ## licences, banned crates, unknown sources: needs no network
 	$(DENY) --locked check licenses bans sources
+	$(DENY) --locked --manifest-path bench/Cargo.toml check --config deny.toml licenses bans sources
 
 # Instructions are the same on a busy machine, so a rise of 5 % is a rise. Builds the bench profile, which is that of a release.
 guard:        ## instructions for a packet, a frame, a choice: no more than benches/instructions.txt
@@ -50,6 +52,7 @@ $(DENY):
 test:         ## install the real brokers and clients, then run every test
 	tests/install.sh
 	cargo test --locked --features demo
+	cargo test --locked --manifest-path bench/Cargo.toml
 
 ROUNDS ?= 5
 SECONDS ?= 4

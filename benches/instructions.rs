@@ -308,6 +308,8 @@ fn choice(times: u64, rule: Rule<'_>) {
             seed: Seed::of(&format!("ws://10.10.1.{number}:8083/mqtt")),
         })
         .collect();
+    // It begins by chance.
+    fastrand::seed(1);
     let mut turns = RoundRobin::new(candidates.iter().map(|candidate| candidate.weight));
     let mut random = Rng::with_seed(1);
     for _ in 0..times {

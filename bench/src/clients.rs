@@ -247,8 +247,11 @@ impl Client {
             }
             self.push()?;
         }
+        if !event.readable {
+            return Ok(Next::Stay);
+        }
         let mut next = Next::Stay;
-        while event.readable {
+        loop {
             let count = match (&self.socket).read(scratch) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => count,
