@@ -10,8 +10,8 @@ use crate::rows::{ROWS, Row, Unit};
 
 const WIDTH: f64 = 800.0;
 /// Where bars begin, and how long one of nginx' cost is.
-const LEFT: f64 = 252.0;
-const ONE: f64 = 330.0;
+const LEFT: f64 = 268.0;
+const ONE: f64 = 318.0;
 /// A bar that is longer is cut; its figure says what it is.
 const LONGEST: f64 = 1.3;
 const BAR: f64 = 12.0;
@@ -70,7 +70,7 @@ pub fn draw(results: &Results) -> Result<String, std::fmt::Error> {
         let middle = y + kinds.len() as f64 * STEP / 2.0;
         writeln!(
             bars,
-            r#"  <text class="name" x="{}" y="{:.0}" text-anchor="end">{}</text>"#,
+            r#"  <text class="name" x="{}" y="{:.0}" text-anchor="end" font-size="12">{}</text>"#,
             LEFT - 12.0,
             middle - 1.0,
             row.title

@@ -6,12 +6,11 @@ use std::path::Path;
 
 use crate::chart;
 use crate::gateways::Kind;
-use crate::results::{Results, Spread};
+use crate::results::{QUIET, Results, Spread};
 use crate::rows::{ROWS, Row};
 
-/// Fewer rounds, or more other work, and the figures are no more than a hint.
-const ENOUGH_ROUNDS: usize = 5;
-const QUIET: f64 = 0.1;
+/// With fewer quiet rounds the figures are no more than a hint.
+const ENOUGH_ROUNDS: usize = 3;
 
 /// Writes benchmark.md and benchmark.svg.
 pub fn render(file: &Path, out: &Path) -> crate::Result<()> {
@@ -26,8 +25,6 @@ pub fn render(file: &Path, out: &Path) -> crate::Result<()> {
 fn page(results: &Results) -> Result<String, std::fmt::Error> {
     let mut page = String::new();
     let setting = &results.setting;
-    let others = Spread::of(results.runs.iter().map(|run| run.other_share));
-    let disturbed = others.map_or(0.0, |others| others.median);
     writeln!(
         page,
         "<!-- Written by `make bench`: change bench/src/page.rs instead. -->\n\
@@ -37,12 +34,15 @@ fn page(results: &Results) -> Result<String, std::fmt::Error> {
          ![CPU and memory relative to nginx](benchmark.svg)\n",
         setting.date
     )?;
-    if setting.rounds < ENOUGH_ROUNDS || disturbed > QUIET {
+    let hints: Vec<_> = measured(results)
+        .filter(|row| row.id != "idle" && results.quiet_rounds(row.id).len() < ENOUGH_ROUNDS)
+        .map(|row| row.title)
+        .collect();
+    if !hints.is_empty() {
         writeln!(
             page,
-            "**A hint, no more**: {} rounds, and other work took {disturbed:.2} of a core (median). {ENOUGH_ROUNDS} rounds on a \
-             quiet machine are needed.\n",
-            setting.rounds
+            "**A hint, no more**, since there were fewer than {ENOUGH_ROUNDS} rounds without other work on the machine: {}.\n",
+            hints.join("; ")
         )?;
     }
     costs(&mut page, results)?;
@@ -76,7 +76,7 @@ fn costs(page: &mut String, results: &Results) -> std::fmt::Result {
     let kinds = kinds(results);
     writeln!(
         page,
-        "## What one of each costs\n\n**Least** / median / most of {} rounds.\n",
+        "## What one of each costs\n\n**Least** / median / most of {} rounds, without those in which the machine had other work.\n",
         results.setting.rounds
     )?;
     head(page, &["", "unit"], &kinds)?;
@@ -203,7 +203,7 @@ fn disturbance(page: &mut String, results: &Results) -> std::fmt::Result {
     writeln!(
         page,
         "## Other work on the machine\n\nIn parts of one core while a row ran, and what broker and clients took of theirs; median \
-         and most. Above 0.1 the figures of that row are disturbed.\n\n| | other work | broker and clients |\n|---|---|---|"
+         and most. A round with more than {QUIET} does not count, unless a row has no other.\n\n| | other work | broker and clients |\n|---|---|---|"
     )?;
     for row in measured(results) {
         let runs = || results.runs.iter().filter(|run| run.row == row.id);
@@ -239,8 +239,9 @@ fn reading(page: &mut String, results: &Results) -> std::fmt::Result {
          - {} ({} cores), Linux {}; {}. {} rounds of {} s.\n\
          - All run at the same time on {network}, each gateway pinned to one core, broker and clients to another; \
          only one has load at a time, in turn, and who begins changes from round to round.\n\
-         - CPU is user and system time of all processes of a gateway, the kernel's work on loopback included. Disturbance nearly \
-         always adds, so the least is the best estimate of the true cost.\n\
+         - CPU is user and system time of all processes of a gateway, the kernel's work on loopback included. In a quiet round \
+         what disturbs adds, so the least is the best estimate of the true cost. A core that sleeps between two messages \
+         is dearer to wake than one that is busy: compare gateways, not rows.\n\
          - `→ ws` and `→ mqtt`: brokers that speak WebSocket, and MQTT over TCP. nginx and HAProxy can only do the first.\n\
          - A message is masked, in a frame of its own, a PUBLISH with QoS 0. A round trip is one up and its echo down.\n\
          - \"On their way\" are closed loops: a gateway that is slower finds more messages at each wake-up, and spends less on \

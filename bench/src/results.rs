@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::gateways::Kind;
 
+/// Other work, in parts of one core, from which on a run counts as disturbed.
+pub const QUIET: f64 = 0.1;
+
 /// Where and how it was measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Setting {
@@ -109,10 +112,24 @@ impl Results {
         Ok(fs::write(file, text)?)
     }
 
+    /// The runs that count: those of rounds in which the machine had little else to do, for all gateways. All, where there
+    /// is no such round. Other work makes a message dearer, and cheaper where it delays load and gateway so that several
+    /// messages come at once: then neither least nor median means anything.
     pub fn of<'a>(&'a self, row: &'a str, gateway: Kind) -> impl Iterator<Item = &'a Run> {
-        self.runs
-            .iter()
-            .filter(move |run| run.row == row && run.gateway == gateway)
+        let quiet = self.quiet_rounds(row);
+        self.runs.iter().filter(move |run| {
+            let counts = quiet.is_empty() || quiet.contains(&run.round);
+            run.row == row && run.gateway == gateway && counts
+        })
+    }
+
+    pub fn quiet_rounds(&self, row: &str) -> Vec<usize> {
+        let runs = || self.runs.iter().filter(|run| run.row == row);
+        let disturbed = |round| runs().any(|run| run.round == round && run.other_share > QUIET);
+        let rounds = 1..=self.setting.rounds;
+        rounds
+            .filter(|round| !disturbed(*round) && runs().any(|run| run.round == *round))
+            .collect()
     }
 
     pub fn spread(
@@ -144,6 +161,55 @@ impl Results {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn run(round: usize, gateway: Kind, figure: f64, other_share: f64) -> Run {
+        Run {
+            row: "rate".to_owned(),
+            gateway,
+            round,
+            figure,
+            per_second: 1.0,
+            p50_us: None,
+            p99_us: None,
+            memory: None,
+            load_share: 0.0,
+            other_share,
+            amiss: 0,
+        }
+    }
+
+    #[test]
+    fn a_round_counts_for_all_gateways_or_for_none() {
+        let setting = Setting {
+            date: String::new(),
+            processor: String::new(),
+            cores: 2,
+            kernel: String::new(),
+            versions: Vec::new(),
+            rounds: 3,
+            seconds: 1.0,
+            isolated: true,
+        };
+        let mut results = Results {
+            setting,
+            runs: vec![
+                run(1, Kind::Nginx, 10.0, 0.0),
+                run(1, Kind::TidegateWs, 8.0, 0.0),
+                run(2, Kind::Nginx, 5.0, 0.9),
+                run(2, Kind::TidegateWs, 8.0, 0.0),
+                run(3, Kind::Nginx, 20.0, 0.05),
+                run(3, Kind::TidegateWs, 12.0, 0.0),
+            ],
+        };
+        assert_eq!(results.quiet_rounds("rate"), [1, 3]);
+        let (least, median) = results.ratio("rate", Kind::TidegateWs).unwrap();
+        assert!((least - 0.8).abs() < 1e-9 && (median - 0.7).abs() < 1e-9);
+        results
+            .runs
+            .iter_mut()
+            .for_each(|run| run.other_share = 1.0);
+        assert_eq!(results.figure("rate", Kind::Nginx).unwrap().least, 5.0);
+    }
 
     #[test]
     fn a_spread_knows_its_middle() {
