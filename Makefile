@@ -4,7 +4,7 @@ CARGO_DENY_VERSION := 0.20.2
 DENY := .tools/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build check fmt lint doc deny advisories test
+.PHONY: help demo build check fmt lint doc deny guard guard-renew advisories test bench
 
 help:         ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,20 +15,32 @@ demo:         ## gateway, certificate, broker and a page: prints the URL
 build:        ## the binary that ships: target/release/tidegate
 	cargo build --release --locked
 
-check: fmt lint doc deny  ## everything that needs no running broker
+check: fmt lint doc deny guard  ## everything that needs no running broker
 
 fmt:
 	cargo fmt --check
+	cargo fmt --check --manifest-path bench/Cargo.toml
 
 lint:
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features demo -- -D warnings
+	cargo clippy --locked --all-targets --manifest-path bench/Cargo.toml -- -D warnings
 
 doc:
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 
 deny: $(DENY) ## licences, banned crates, unknown sources: needs no network
 	$(DENY) --locked check licenses bans sources
+	$(DENY) --locked --manifest-path bench/Cargo.toml check --config deny.toml licenses bans sources
+
+# Instructions are the same on a busy machine, so a rise of 5 % is a rise. Builds the bench profile, which is that of a release.
+guard:        ## instructions for a packet, a frame, a choice: no more than benches/instructions.txt
+	tests/install.sh valgrind:valgrind
+	cargo bench --locked --bench instructions -- check
+
+guard-renew:  ## write benches/instructions.txt: after a change that is worth its price, or of the compiler
+	tests/install.sh valgrind:valgrind
+	cargo bench --locked --bench instructions -- renew
 
 advisories: $(DENY)  ## known vulnerabilities: fetches the RustSec database
 	$(DENY) --locked check advisories
@@ -40,3 +52,15 @@ $(DENY):
 test:         ## install the real brokers and clients, then run every test
 	tests/install.sh
 	cargo test --locked --features demo
+	cargo test --locked --manifest-path bench/Cargo.toml
+
+ROUNDS ?= 5
+SECONDS ?= 4
+OUT ?= docs
+
+# A try: make bench ROUNDS=1 SECONDS=2 OUT=/tmp/bench
+bench:        ## Tidegate, nginx and HAProxy side by side, under half an hour: writes docs/benchmark.*
+	tests/install.sh nginx:nginx-light haproxy:haproxy unshare:util-linux ip:iproute2
+	cargo build --release --locked
+	cargo run --release --locked --manifest-path bench/Cargo.toml -- run \
+	  --tidegate $(or $(CARGO_TARGET_DIR),target)/release/tidegate --rounds $(ROUNDS) --seconds $(SECONDS) --out $(OUT)

@@ -4,6 +4,7 @@
 #
 # For Debian and Ubuntu, as root or with sudo. Safe to run again: with everything in place it takes under a second.
 # No service is left running, and none is started: the tests start their own brokers on free ports.
+# With arguments, COMMAND:PACKAGE each, it installs the packages of those that are missing, and nothing else.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -28,11 +29,16 @@ retry() {
 node_is_new_enough() { node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)'; }
 
 # The packages of those commands that are not there.
-missing_packages() {
+missing() {
   local PATH=$PATH:/usr/sbin pair
-  for pair in mosquitto:mosquitto rabbitmq-server:rabbitmq-server epmd:erlang-base unshare:util-linux ip:iproute2 chromium:chromium node:nodejs npm:npm; do
+  for pair in "$@"; do
     command -v "${pair%:*}" >/dev/null || echo "${pair#*:}"
   done
+}
+
+# The same for everything that the tests need.
+missing_packages() {
+  missing mosquitto:mosquitto rabbitmq-server:rabbitmq-server epmd:erlang-base unshare:util-linux ip:iproute2 chromium:chromium node:nodejs npm:npm strace:strace
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
 
@@ -57,6 +63,12 @@ install_packages() {
   retry as_root "${apt[@]}" install -y --no-install-recommends "$@"
   allow_starting_services
 }
+
+if [ "$#" -gt 0 ]; then
+  mapfile -t packages < <(missing "$@")
+  if [ "${#packages[@]}" -gt 0 ]; then install_packages "${packages[@]}"; fi
+  exit
+fi
 
 mapfile -t packages < <(missing_packages)
 if [ "${#packages[@]}" -gt 0 ]; then install_packages "${packages[@]}"; fi

@@ -4,7 +4,7 @@ mod announce;
 mod origin;
 mod members;
 pub mod discovery;
-mod choose;
+pub mod choose;
 mod select;
 mod queue;
 mod connect;

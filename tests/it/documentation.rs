@@ -27,10 +27,12 @@ const PAGES: &[&str] = &[
     "SECURITY.md",
     "certs/README.md",
     "docs/access-log.md",
+    "docs/benchmark.md",
     "docs/configuration.md",
     "docs/metrics.md",
     "docs/operations.md",
     "docs/out-of-scope.md",
+    "docs/sizing.md",
 ];
 
 fn read(file: &str) -> String {
@@ -480,7 +482,7 @@ fn every_name_in_architecture_md_is_in_the_source() {
 /// A file is found by what it says of itself (CONTRIBUTING.md, Style).
 #[test]
 fn every_file_says_what_it_is_for() {
-    for folder in ["src", "tests"] {
+    for folder in ["src", "tests", "benches", "bench/src"] {
         for file in rust_files(Path::new(folder)) {
             let text = read(file.to_str().unwrap());
             assert!(text.starts_with("//! "), "{}", file.display());

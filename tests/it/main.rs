@@ -40,6 +40,7 @@ mod startup;
 mod identity_out;
 mod source_ports;
 mod static_files;
+mod system_calls;
 mod tls;
 mod trusted_proxies;
 mod unix_sockets;

@@ -11,6 +11,7 @@ pub mod crowd;
 pub mod emqx;
 pub mod devices;
 pub mod dns;
+pub mod echo;
 pub mod gateway;
 pub mod journal;
 pub mod mosquitto;

@@ -38,11 +38,28 @@ pub struct Program {
 impl Program {
     /// Starts from a configuration that may leave out what `Gateway::start` allows; ports must be 0.
     pub async fn run(yaml: &str) -> Self {
+        Self::run_under(&[], yaml).await
+    }
+
+    /// The same as the child of another program: its command line, which `tidegate run …` is added to.
+    pub async fn run_under(wrapper: &[&str], yaml: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::make(folder.path());
         let file = folder.path().join("tidegate.yaml");
         std::fs::write(&file, completed(yaml, &authority)).unwrap();
-        let process = Process::start(&command(folder.path(), &["run", "-c", "tidegate.yaml"]));
+        let alone = command(folder.path(), &["run", "-c", "tidegate.yaml"]);
+        let process = match wrapper {
+            [] => Process::start(&alone),
+            [program, arguments @ ..] => {
+                let mut wrapped = Command::new(program);
+                wrapped
+                    .args(arguments)
+                    .arg(alone.get_program())
+                    .args(alone.get_args())
+                    .current_dir(folder.path());
+                Process::start(&wrapped)
+            }
+        };
         let mut admin = None;
         let started = eventually(async || {
             admin = process.stderr().lines().find_map(admin_address);
