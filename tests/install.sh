@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Installs the real brokers and clients that the tests drive: mosquitto, RabbitMQ, Chromium, Node and Python packages.
+# Installs the real brokers and clients that the tests drive: mosquitto, RabbitMQ, Chromium, Node and Python packages;
+# and what looks at the files of deploy/: systemd, umoci, lintian, strace, kustomize, cargo-deb.
 #
 # For Debian and Ubuntu, as root or with sudo. Safe to run again: with everything in place it takes under a second.
 # No service is left running, and none is started: the tests start their own brokers on free ports.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-tools=$(dirname "$here")/.tools
+project=$(dirname "$here")
+tools=$project/.tools
 clients=$here/clients
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 policy=/usr/sbin/policy-rc.d
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -29,10 +32,12 @@ node_is_new_enough() { node -e 'process.exit(parseInt(process.versions.node) >= 
 # The packages of those commands that are not there.
 missing_packages() {
   local PATH=$PATH:/usr/sbin pair
-  for pair in mosquitto:mosquitto rabbitmq-server:rabbitmq-server epmd:erlang-base unshare:util-linux ip:iproute2 chromium:chromium node:nodejs npm:npm; do
+  for pair in mosquitto:mosquitto rabbitmq-server:rabbitmq-server epmd:erlang-base unshare:util-linux ip:iproute2 chromium:chromium node:nodejs npm:npm \
+    systemd-analyze:systemd umoci:umoci lintian:lintian strace:strace; do
     command -v "${pair%:*}" >/dev/null || echo "${pair#*:}"
   done
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+  [ -e "$keyring" ] || echo debian-archive-keyring
 }
 
 # Debian starts a service as it installs it, unless this policy says 101. What was there before comes back.
@@ -70,9 +75,31 @@ if ! cmp -s "$clients/package-lock.json" "$clients/node_modules/.installed-from"
   cp "$clients/package-lock.json" "$clients/node_modules/.installed-from"
 fi
 
-if ! cmp -s "$clients/requirements.txt" "$tools/venv/.installed-from"; then
+requirements=$(mktemp)
+trap 'rm -f "$requirements"' EXIT
+cat "$clients/requirements.txt" "$here/deploy/requirements.txt" >"$requirements"
+if ! cmp -s "$requirements" "$tools/venv/.installed-from"; then
   mkdir -p "$tools"
   python3 -m venv --clear "$tools/venv"
-  retry "$tools/venv/bin/pip" install --quiet --disable-pip-version-check --timeout 60 -r "$clients/requirements.txt"
-  cp "$clients/requirements.txt" "$tools/venv/.installed-from"
+  retry "$tools/venv/bin/pip" install --quiet --disable-pip-version-check --timeout 60 -r "$requirements"
+  cp "$requirements" "$tools/venv/.installed-from"
 fi
+
+# Debian 12 has none, and kubectl's of its time is too old: the package of Debian 13, taken out beside the system.
+# It asks for no newer libc. apt checks the signature; nothing of the system's own lists changes.
+install_kustomize() {
+  local root=$tools/apt
+  rm -rf "$root"
+  mkdir -p "$root/lists/partial" "$root/cache/archives/partial" "$tools/bin"
+  echo "deb [signed-by=$keyring] $mirror trixie main" >"$root/sources.list"
+  local get=(apt-get -q -o Acquire::Retries=3 -o Acquire::http::Timeout=60 -o Acquire::Languages=none
+    -o "Dir::Etc::sourcelist=$root/sources.list" -o Dir::Etc::sourceparts=/dev/null
+    -o "Dir::State::lists=$root/lists" -o "Dir::Cache=$root/cache" -o APT::Sandbox::User=root)
+  retry "${get[@]}" update
+  (cd "$root" && retry "${get[@]}" download kustomize)
+  dpkg-deb --fsys-tarfile "$root"/kustomize_*.deb | tar -x -C "$tools/bin" --strip-components=3 ./usr/bin/kustomize
+  rm -rf "$root"
+}
+if [ ! -x "$tools/bin/kustomize" ]; then install_kustomize; fi
+
+make -s -C "$project" .tools/bin/cargo-deb
