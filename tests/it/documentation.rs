@@ -28,6 +28,7 @@ const PAGES: &[&str] = &[
     "certs/README.md",
     "docs/access-log.md",
     "docs/configuration.md",
+    "docs/deploy.md",
     "docs/metrics.md",
     "docs/operations.md",
     "docs/out-of-scope.md",
