@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidegate::config;
 
-use super::{RESERVE, check, deploy, drain_of, outcome, read, said};
+use super::{RESERVE, check, deploy, drain_of, outcome, project, read, said};
 use crate::support::broker::Broker;
 use crate::support::client::{Client, tls_to};
 use crate::support::gateway::pool_of;
@@ -106,11 +106,20 @@ fn version() -> u32 {
 
 #[test]
 fn the_service_is_exposed_by_less_than_2_of_10() {
-    for drop_ins in [&[][..], &["10-sockets.conf"]] {
+    let page = read(&project().join("docs/deploy.md"));
+    for (drop_ins, words) in [
+        (&[][..], " of 10"),
+        (&["10-sockets.conf"], " with the sockets"),
+    ] {
         let root = system(drop_ins);
         let options = ["--offline=true", THRESHOLD, "tidegate.service"];
         let told = said(&mut analyze(&root, "security", &options));
-        assert!(told.contains("Overall exposure level"), "{told}");
+        let (_, level) = told.rsplit_once("tidegate.service: ").unwrap();
+        let level = level.split(' ').next().unwrap();
+        assert!(
+            page.contains(&format!("{level}{words}")),
+            "docs/deploy.md: {level}{words}"
+        );
     }
 }
 
