@@ -206,17 +206,15 @@ async fn a_session_from_start_to_drain_needs_no_call_and_no_socket_that_the_unit
     let folder = TempDir::new().unwrap();
     let trace = folder.path().join("trace");
     let broker = Broker::start().await;
-    let strace = tools::strace();
-    let tracer = [
-        strace.to_str().unwrap(),
-        // The program keeps its own process id, for the signal.
-        "-D",
-        "-f",
-        "-qq",
-        "-o",
-        trace.to_str().unwrap(),
-    ];
-    let program = Program::run_by(&tracer, &pool_of(&[broker.mqtt_url()])).await;
+    let program = Program::start(&pool_of(&[broker.mqtt_url()]), |run| {
+        let mut traced = Command::new(tools::strace());
+        // -D: the program keeps its own process id, for the signal.
+        traced.args(["-D", "-f", "-qq", "-o"]).arg(&trace);
+        traced.arg(run.get_program()).args(run.get_args());
+        traced.current_dir(run.get_current_dir().unwrap());
+        traced
+    })
+    .await;
     let stream = tls_to(program.address(0), &program.authority.ca).await;
     let mut client = Client::over(stream).await;
     client.send(&packets::connect("traced", 60)).await;

@@ -38,26 +38,17 @@ pub struct Program {
 impl Program {
     /// Starts from a configuration that may leave out what `Gateway::start` allows; ports must be 0.
     pub async fn run(yaml: &str) -> Self {
-        Self::run_by(&[], yaml).await
+        Self::start(yaml, |command| command).await
     }
 
-    /// The same, started by another program: its name and arguments, behind which come ours.
-    pub async fn run_by(starter: &[&str], yaml: &str) -> Self {
+    /// The same, with a command that was made from the usual one.
+    pub async fn start(yaml: &str, adapt: impl FnOnce(Command) -> Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::make(folder.path());
         let file = folder.path().join("tidegate.yaml");
         std::fs::write(&file, completed(yaml, &authority)).unwrap();
-        let mut run = command(folder.path(), &["run", "-c", "tidegate.yaml"]);
-        if let Some((starter, arguments)) = starter.split_first() {
-            let mut started = Command::new(starter);
-            started
-                .args(arguments)
-                .arg(run.get_program())
-                .args(run.get_args())
-                .current_dir(folder.path());
-            run = started;
-        }
-        let process = Process::start(&run);
+        let command = command(folder.path(), &["run", "-c", "tidegate.yaml"]);
+        let process = Process::start(&adapt(command));
         let mut admin = None;
         let started = eventually(async || {
             admin = process.stderr().lines().find_map(admin_address);
