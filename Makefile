@@ -49,6 +49,10 @@ $(DENY):
 $(DEB):
 	cargo install --locked cargo-deb --version $(CARGO_DEB_VERSION) --root .tools
 
+IMAGE_TEST := deploy::docker::the_image_holds_one_program_that_runs_as_nobody_from_a_tree_that_it_cannot_write
+
 test:         ## install the real brokers and clients, then run every test
 	tests/install.sh
+	@# cargo builds the image's static program inside of this test: first and alone, for beside it others measure time.
+	-cargo test --locked --features demo --test it -- --exact $(IMAGE_TEST) >/dev/null
 	cargo test --locked --features demo

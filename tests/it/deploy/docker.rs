@@ -51,12 +51,13 @@ fn list(instruction: &str) -> Vec<String> {
 /// The files of the context that `Dockerfile.dockerignore` lets through, where the build below sees nothing else.
 fn context() -> PathBuf {
     let context = Path::new(env!("CARGO_TARGET_TMPDIR")).join("image-context");
+    // Nothing of another time; the copies keep their times, so that nothing is built again that has not changed.
+    drop(fs::remove_dir_all(&context));
     fs::create_dir_all(&context).unwrap();
     let ignored = read(&deploy("docker/Dockerfile.dockerignore"));
     for kept in ignored.lines().filter_map(|line| line.strip_prefix('!')) {
         let to = context.join(kept).parent().unwrap().to_owned();
         fs::create_dir_all(&to).unwrap();
-        // With its times, so that nothing is built again that has not changed.
         let mut copy = Command::new("cp");
         said(copy.arg("-a").arg(project().join(kept)).arg(&to));
     }
@@ -133,12 +134,12 @@ fn unpacked(folder: &Path) -> PathBuf {
             _ => context.join(from),
         };
         let to = layers.join(to.trim_start_matches('/'));
-        fs::create_dir_all(if to.ends_with("etc") {
+        let folder = if from.is_dir() {
             &to
         } else {
             to.parent().unwrap()
-        })
-        .unwrap();
+        };
+        fs::create_dir_all(folder).unwrap();
         if from.is_dir() {
             said(Command::new("cp").arg("-r").arg(from.join(".")).arg(&to));
         } else {
@@ -160,14 +161,10 @@ fn unpacked(folder: &Path) -> PathBuf {
     };
     umoci(&["init", "--layout", "image"]);
     umoci(&["new", "--image", "image:own"]);
-    for top in ["etc", "usr"] {
-        umoci(&[
-            "insert",
-            "--image",
-            "image:own",
-            &format!("layers/{top}"),
-            &format!("/{top}"),
-        ]);
+    for top in fs::read_dir(&layers).unwrap() {
+        let name = top.unwrap().file_name().into_string().unwrap();
+        let (from, to) = (format!("layers/{name}"), format!("/{name}"));
+        umoci(&["insert", "--image", "image:own", &from, &to]);
     }
     let mut settings = vec!["config".to_owned(), "--image=image:own".to_owned()];
     settings.push(format!("--config.user={}", instruction("USER")));
