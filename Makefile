@@ -2,9 +2,11 @@
 
 CARGO_DENY_VERSION := 0.20.2
 DENY := .tools/bin/cargo-deny
+CARGO_DEB_VERSION := 3.8.0
+DEB := .tools/bin/cargo-deb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build check fmt lint doc deny guard guard-renew advisories test bench
+.PHONY: help demo build static deb check fmt lint doc deny guard guard-renew advisories test bench
 
 help:         ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +16,12 @@ demo:         ## gateway, certificate, broker and a page: prints the URL
 
 build:        ## the binary that ships: target/release/tidegate
 	cargo build --release --locked
+
+static:       ## the same without any library, as in the container image: target/release/tidegate
+	cargo rustc --release --locked --bin tidegate -- -C target-feature=+crt-static
+
+deb: build $(DEB)  ## the Debian package: target/debian/
+	deploy/debian/build
 
 check: fmt lint doc deny guard  ## everything that needs no running broker
 
@@ -49,8 +57,16 @@ advisories: $(DENY)  ## known vulnerabilities: fetches the RustSec database
 $(DENY):
 	cargo install --locked cargo-deny --version $(CARGO_DENY_VERSION) --root .tools
 
+# As long.
+$(DEB):
+	cargo install --locked cargo-deb --version $(CARGO_DEB_VERSION) --root .tools
+
+IMAGE_TEST := deploy::docker::the_image_holds_one_program_that_runs_as_nobody_from_a_tree_that_it_cannot_write
+
 test:         ## install the real brokers and clients, then run every test
 	tests/install.sh
+	@# cargo builds the image's static program inside of this test: first and alone, for beside it others measure time.
+	-cargo test --locked --features demo --test it -- --exact $(IMAGE_TEST) >/dev/null
 	cargo test --locked --features demo
 	cargo test --locked --manifest-path bench/Cargo.toml
 

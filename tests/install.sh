@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the real brokers and clients that the tests drive: mosquitto 2.0 and 2.1, RabbitMQ, Chromium, Node and Python
-# packages.
+# packages; and what looks at the files of deploy/: systemd, umoci, lintian, strace, kustomize, cargo-deb.
 #
 # For Debian and Ubuntu, as root or with sudo. Safe to run again: with everything in place it takes under a second.
 # No service is left running, and none is started: the tests start their own brokers on free ports.
@@ -8,8 +8,10 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-tools=$(dirname "$here")/.tools
+project=$(dirname "$here")
+tools=$project/.tools
 clients=$here/clients
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 policy=/usr/sbin/policy-rc.d
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -38,8 +40,10 @@ missing() {
 
 # The same for everything that the tests need.
 missing_packages() {
-  missing mosquitto:mosquitto rabbitmq-server:rabbitmq-server epmd:erlang-base unshare:util-linux ip:iproute2 chromium:chromium node:nodejs npm:npm strace:strace
+  missing mosquitto:mosquitto rabbitmq-server:rabbitmq-server epmd:erlang-base unshare:util-linux ip:iproute2 chromium:chromium node:nodejs npm:npm \
+    strace:strace systemd-analyze:systemd umoci:umoci lintian:lintian
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+  [ -e "$keyring" ] || echo debian-archive-keyring
 }
 
 # Debian starts a service as it installs it, unless this policy says 101. What was there before comes back.
@@ -83,11 +87,34 @@ if ! cmp -s "$clients/package-lock.json" "$clients/node_modules/.installed-from"
   cp "$clients/package-lock.json" "$clients/node_modules/.installed-from"
 fi
 
-if ! cmp -s "$clients/requirements.txt" "$tools/venv/.installed-from"; then
+requirements=$(mktemp)
+trap 'rm -f "$requirements"' EXIT
+cat "$clients/requirements.txt" "$here/deploy/requirements.txt" >"$requirements"
+if ! cmp -s "$requirements" "$tools/venv/.installed-from"; then
   mkdir -p "$tools"
   python3 -m venv --clear "$tools/venv"
-  retry "$tools/venv/bin/pip" install --quiet --disable-pip-version-check --timeout 60 -r "$clients/requirements.txt"
-  cp "$clients/requirements.txt" "$tools/venv/.installed-from"
+  retry "$tools/venv/bin/pip" install --quiet --disable-pip-version-check --timeout 60 -r "$requirements"
+  cp "$requirements" "$tools/venv/.installed-from"
 fi
 
 if [ ! -x "$tools/mosquitto-2.1/mosquitto" ]; then retry "$here/install-mosquitto-2.1.sh"; fi
+
+# Debian 12 has none, and kubectl's of its time is too old: the package of Debian 13, taken out beside the system.
+# It asks for no newer libc. apt checks the signature; nothing of the system's own lists changes.
+install_kustomize() {
+  local root=$tools/apt mirror
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' | grep -v security | head -n 1)
+  rm -rf "$root"
+  mkdir -p "$root/lists/partial" "$root/cache/archives/partial" "$tools/bin"
+  echo "deb [signed-by=$keyring] $mirror trixie main" >"$root/sources.list"
+  local get=(apt-get -q -o Acquire::Retries=3 -o Acquire::http::Timeout=60 -o Acquire::Languages=none
+    -o "Dir::Etc::sourcelist=$root/sources.list" -o Dir::Etc::sourceparts=/dev/null
+    -o "Dir::State::lists=$root/lists" -o "Dir::Cache=$root/cache" -o APT::Sandbox::User=root)
+  retry "${get[@]}" update
+  (cd "$root" && retry "${get[@]}" download kustomize)
+  dpkg-deb --fsys-tarfile "$root"/kustomize_*.deb | tar -x -C "$tools/bin" --strip-components=3 ./usr/bin/kustomize
+  rm -rf "$root"
+}
+if [ ! -x "$tools/bin/kustomize" ]; then install_kustomize; fi
+
+make -s -C "$project" .tools/bin/cargo-deb

@@ -9,6 +9,7 @@ mod check;
 mod check_announcement;
 #[cfg(feature = "demo")]
 mod demo;
+mod man;
 mod run;
 
 use std::path::{Path, PathBuf};
@@ -59,6 +60,12 @@ enum Command {
     Version,
     /// A completion script for a shell
     Completions { shell: Shell },
+    /// Write a manual page for every command into a folder
+    Man {
+        /// The folder to write to
+        #[arg(value_name = "DIR", default_value = "man")]
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -128,6 +135,7 @@ impl Cli {
                 );
                 ExitCode::SUCCESS
             }
+            Command::Man { folder } => man::man(Self::command(), &folder),
         }
     }
 }

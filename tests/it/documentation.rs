@@ -29,6 +29,7 @@ const PAGES: &[&str] = &[
     "docs/access-log.md",
     "docs/benchmark.md",
     "docs/configuration.md",
+    "docs/deploy.md",
     "docs/metrics.md",
     "docs/operations.md",
     "docs/out-of-scope.md",

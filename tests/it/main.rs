@@ -22,6 +22,7 @@ mod configuration;
 mod configuration_mistakes;
 #[cfg(feature = "demo")]
 mod demo;
+mod deploy;
 mod documentation;
 mod examples;
 mod layers;

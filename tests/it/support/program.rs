@@ -38,28 +38,36 @@ pub struct Program {
 impl Program {
     /// Starts from a configuration that may leave out what `Gateway::start` allows; ports must be 0.
     pub async fn run(yaml: &str) -> Self {
-        Self::run_under(&[], yaml).await
+        Self::start(yaml, |command| command).await
     }
 
     /// The same as the child of another program: its command line, which `tidegate run …` is added to.
     pub async fn run_under(wrapper: &[&str], yaml: &str) -> Self {
+        Self::start(yaml, |alone| {
+            let [program, arguments @ ..] = wrapper else {
+                return alone;
+            };
+            let mut wrapped = Command::new(program);
+            wrapped
+                .args(arguments)
+                .arg(alone.get_program())
+                .args(alone.get_args());
+            if let Some(folder) = alone.get_current_dir() {
+                wrapped.current_dir(folder);
+            }
+            wrapped
+        })
+        .await
+    }
+
+    /// The same, with a command that was made from the usual one.
+    pub async fn start(yaml: &str, adapt: impl FnOnce(Command) -> Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::make(folder.path());
         let file = folder.path().join("tidegate.yaml");
         std::fs::write(&file, completed(yaml, &authority)).unwrap();
-        let alone = command(folder.path(), &["run", "-c", "tidegate.yaml"]);
-        let process = match wrapper {
-            [] => Process::start(&alone),
-            [program, arguments @ ..] => {
-                let mut wrapped = Command::new(program);
-                wrapped
-                    .args(arguments)
-                    .arg(alone.get_program())
-                    .args(alone.get_args())
-                    .current_dir(folder.path());
-                Process::start(&wrapped)
-            }
-        };
+        let command = command(folder.path(), &["run", "-c", "tidegate.yaml"]);
+        let process = Process::start(&adapt(command));
         let mut admin = None;
         let started = eventually(async || {
             admin = process.stderr().lines().find_map(admin_address);
@@ -101,7 +109,8 @@ impl Program {
     }
 }
 
-fn admin_address(line: &str) -> Option<SocketAddr> {
+/// Where the admin listener is, by its line of the log.
+pub fn admin_address(line: &str) -> Option<SocketAddr> {
     let is_it = line.contains("admin listening");
     is_it.then(|| address(line)).flatten()
 }

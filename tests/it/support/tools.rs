@@ -34,6 +34,39 @@ pub fn ip() -> PathBuf {
     on_the_path("ip")
 }
 
+/// Of systemd; it needs none that runs.
+pub fn systemd_analyze() -> PathBuf {
+    on_the_path("systemd-analyze")
+}
+
+pub fn strace() -> PathBuf {
+    on_the_path("strace")
+}
+
+pub fn umoci() -> PathBuf {
+    on_the_path("umoci")
+}
+
+pub fn lintian() -> PathBuf {
+    on_the_path("lintian")
+}
+
+pub fn kustomize() -> PathBuf {
+    there(project().join(".tools/bin/kustomize"))
+}
+
+pub fn cargo_deb() -> PathBuf {
+    there(project().join(".tools/bin/cargo-deb"))
+}
+
+pub fn hadolint() -> PathBuf {
+    there(project().join(".tools/venv/bin/hadolint"))
+}
+
+pub fn shellcheck() -> PathBuf {
+    there(project().join(".tools/venv/bin/shellcheck"))
+}
+
 pub fn epmd() -> PathBuf {
     on_the_path("epmd")
 }
@@ -47,7 +80,7 @@ pub fn rabbitmq_server() -> PathBuf {
     there("/usr/lib/rabbitmq/bin/rabbitmq-server".into())
 }
 
-/// The interpreter that has the packages of `tests/clients/requirements.txt`.
+/// The interpreter that has the packages of `requirements.txt` in `tests/clients` and `tests/deploy`.
 pub fn python() -> PathBuf {
     there(project().join(".tools/venv/bin/python"))
 }
