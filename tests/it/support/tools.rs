@@ -71,10 +71,6 @@ pub fn epmd() -> PathBuf {
     on_the_path("epmd")
 }
 
-pub fn strace() -> PathBuf {
-    on_the_path("strace")
-}
-
 /// The server itself: Debian's wrapper in /usr/sbin insists on the user `rabbitmq`.
 pub fn rabbitmq_server() -> PathBuf {
     there("/usr/lib/rabbitmq/bin/rabbitmq-server".into())
