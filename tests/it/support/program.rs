@@ -32,34 +32,42 @@ pub struct Program {
     pub admin: Admin,
     pub authority: Authority,
     listeners: Vec<SocketAddr>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Program {
     /// Starts from a configuration that may leave out what `Gateway::start` allows; ports must be 0.
     pub async fn run(yaml: &str) -> Self {
-        Self::run_under(&[], yaml).await
+        Self::start(yaml, |command| command).await
     }
 
     /// The same as the child of another program: its command line, which `tidegate run …` is added to.
     pub async fn run_under(wrapper: &[&str], yaml: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let authority = Authority::make(folder.path());
-        let file = folder.path().join("tidegate.yaml");
-        std::fs::write(&file, completed(yaml, &authority)).unwrap();
-        let alone = command(folder.path(), &["run", "-c", "tidegate.yaml"]);
-        let process = match wrapper {
-            [] => Process::start(&alone),
+        Self::start(yaml, |alone| match wrapper {
+            [] => alone,
             [program, arguments @ ..] => {
                 let mut wrapped = Command::new(program);
                 wrapped
                     .args(arguments)
                     .arg(alone.get_program())
-                    .args(alone.get_args())
-                    .current_dir(folder.path());
-                Process::start(&wrapped)
+                    .args(alone.get_args());
+                if let Some(folder) = alone.get_current_dir() {
+                    wrapped.current_dir(folder);
+                }
+                wrapped
             }
-        };
+        })
+        .await
+    }
+
+    /// The same, with a command that was made from the usual one.
+    pub async fn start(yaml: &str, adapt: impl FnOnce(Command) -> Command) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::make(folder.path());
+        let file = folder.path().join("tidegate.yaml");
+        std::fs::write(&file, completed(yaml, &authority)).unwrap();
+        let command = command(folder.path(), &["run", "-c", "tidegate.yaml"]);
+        let process = Process::start(&adapt(command));
         let mut admin = None;
         let started = eventually(async || {
             admin = process.stderr().lines().find_map(admin_address);
@@ -76,8 +84,27 @@ impl Program {
             listeners: log.lines().filter_map(listener_address).collect(),
             process,
             authority,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Puts another configuration in the place of its own, in one step.
+    pub fn rewrite(&self, yaml: &str) {
+        let beside = self.folder().join("next.yaml");
+        std::fs::write(&beside, completed(yaml, &self.authority)).unwrap();
+        std::fs::rename(beside, self.folder().join("tidegate.yaml")).unwrap();
+    }
+
+    /// Asks it by the command line: `reload`, `drain --wait`.
+    pub async fn ask(&self, arguments: &[&str]) -> Finished {
+        let admin = self.admin.0.to_string();
+        let more = ["-c", "tidegate.yaml", "--admin", &admin];
+        tidegate(self.folder(), &[arguments, &more].concat()).await
     }
 
     /// Of the listener at that place in the configuration.
