@@ -42,6 +42,11 @@ impl Health {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Every worker turns.
+    pub fn is_live(&self) -> bool {
+        self.live().is_empty()
+    }
+
     /// Each answers what is pending; empty is yes.
     pub(super) fn live(&self) -> Vec<String> {
         let now = self.now();

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -58,6 +59,46 @@ fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Gives every worker at least one socket, and every socket at least one worker. Sockets that were passed may be fewer than
+/// the workers, which then share one, or more: a connection in the queue of one that nobody accepts from would be lost.
+pub(super) fn share(
+    sockets: Vec<TcpListener>,
+    workers: usize,
+) -> io::Result<Vec<Vec<TcpListener>>> {
+    let mut shares: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+    for extra in sockets.len()..workers {
+        let shared = sockets[extra % sockets.len()].try_clone()?;
+        shares[extra].push(shared);
+    }
+    for (at, socket) in sockets.into_iter().enumerate() {
+        shares[at % workers].push(socket);
+    }
+    Ok(shares)
+}
+
+/// Every listening socket once more, for the process that takes over. Shut when accepting ends: a socket that somebody
+/// holds goes on queueing.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Doors {
+    sockets: Arc<Mutex<Vec<TcpListener>>>,
+}
+
+impl Doors {
+    pub(super) fn keep(&self, socket: &TcpListener) -> io::Result<()> {
+        let socket = socket.try_clone()?;
+        self.lock().push(socket);
+        Ok(())
+    }
+
+    pub(super) fn shut(&self) {
+        self.lock().clear();
+    }
+
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Vec<TcpListener>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Why an address cannot be had, and what the operator can do about it.
 pub(super) fn problem(place: &Place, address: SocketAddr, error: &io::Error) -> Problem {
     let problem = Problem::new(place, format!("cannot listen on {address}: {error}"));
@@ -75,5 +116,32 @@ pub(super) fn problem(place: &Place, address: SocketAddr, error: &io::Error) -> 
         problem.help("no interface of this machine has the address")
     } else {
         problem
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sockets(count: usize) -> Vec<TcpListener> {
+        let bind = |_| TcpListener::bind("127.0.0.1:0").unwrap();
+        (0..count).map(bind).collect()
+    }
+
+    #[test]
+    fn every_worker_has_a_socket_and_every_socket_a_worker() {
+        for (count, workers) in [(1, 1), (1, 4), (2, 5), (4, 4), (5, 2), (7, 1)] {
+            let sockets = sockets(count);
+            let mut addresses: Vec<_> = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
+            let shares = share(sockets, workers).unwrap();
+            assert_eq!(shares.len(), workers);
+            assert!(shares.iter().all(|share| !share.is_empty()));
+            let served = shares.iter().flatten().map(|s| s.local_addr().unwrap());
+            let mut served: Vec<_> = served.collect();
+            served.sort();
+            served.dedup();
+            addresses.sort();
+            assert_eq!(served, addresses);
+        }
     }
 }

@@ -1,8 +1,14 @@
-//! The control path: bind, run, drain. The only place that wires parts together.
+//! The control path: bind, run, reload, hand over, drain. The only place that wires parts together.
 //!
 //! Every socket is bound and every file read before anything runs: a start either stands or says what is missing.
 
+mod changes;
+mod drain;
 mod listen;
+mod reload;
+mod supervise;
+mod upgrade;
+mod watch;
 mod worker;
 
 use std::io;
@@ -10,19 +16,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch as channel};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Health};
-use crate::certificates::Report;
-use crate::config::Problem;
+use crate::admin::commands::{Commanded, Phase};
+use crate::admin::{self, Commands, Health};
+use crate::certificates::{Report, Tickets};
 use crate::config::model::{self, Config, Speaks};
+use crate::config::{Problem, Source};
 use crate::gateway::admission::Admission;
 use crate::gateway::{Gateway, ListenerContext, Snapshot};
+use crate::lifecycle::inherited::{Inherited, Ready};
 use crate::lifecycle::signals::Stop;
-use crate::lifecycle::{BlockReady, Drain, Ended, Pace, Readiness};
+use crate::lifecycle::{BlockReady, Drain, Ended, Readiness, Supervisor};
 use crate::pool::{Registry, discovery, probe};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ByCertificate;
+use drain::Draining;
+use listen::Doors;
+use reload::{InForce, Reloader};
+use upgrade::Upgrade;
 use worker::Worker;
 
 /// Why a start failed.
@@ -46,44 +59,55 @@ pub struct App {
     listeners: Vec<(Arc<ListenerContext>, Vec<std::net::TcpListener>)>,
     admin: Option<std::net::TcpListener>,
     starting: BlockReady,
+    commands: Commands,
+    commanded: Commanded,
+    launch: Launch,
+    /// Whoever started the process holds sockets of its listeners, which queue when it has ended.
+    sockets_live_on: bool,
+    read: watch::Contents,
     /// What the operator should hear about files.
     pub warnings: Vec<Problem>,
+}
+
+/// How the process came to be.
+#[derive(Debug, Default)]
+pub struct Launch {
+    /// What a reload reads again; without it a reload reads certificates again, and nothing else.
+    pub source: Option<Source>,
+    pub inherited: Inherited,
+    pub supervisor: Supervisor,
 }
 
 impl App {
     /// Binds every socket and reads every file.
     pub fn bind(config: Config) -> Result<Self, StartError> {
+        Self::launch(config, Launch::default())
+    }
+
+    /// As `bind`, with what the process was started with.
+    pub fn launch(config: Config, mut launch: Launch) -> Result<Self, StartError> {
         let workers = config.workers.get();
         let metrics = Arc::new(Metrics::new(workers));
         let brokers = Registry::default();
-        let built = Snapshot::build(&config, &metrics, &brokers).map_err(StartError::Problems)?;
+        let tickets = Tickets::default();
+        // Before they are read: what changes in between is found to be different.
+        let read = watch::contents(changes::files(&config, launch.source.as_ref()));
+        let built =
+            Snapshot::build(&config, &metrics, &brokers, &tickets).map_err(StartError::Problems)?;
         note_expiry(&built.certificates, &metrics);
-        let mut bound = Vec::new();
-        let mut unbound = Vec::new();
-        for listener in &config.listeners {
-            match listen::bind(listener.address, workers) {
-                Ok((address, sockets)) => bound.push((listener, address, sockets)),
-                Err(error) => {
-                    unbound.push(listen::problem(&listener.place, listener.address, &error));
-                }
-            }
+        metrics.control.in_force(1);
+        let bound = bind_all(&config, &mut launch.inherited)?;
+        for (name, address) in launch.inherited.rest() {
+            tracing::warn!(name, %address, "a socket was passed that no listener is for: it is closed");
         }
-        let admin = match &config.admin {
-            Some(admin) => bind_admin(admin)
-                .map_err(|error| {
-                    unbound.push(listen::problem(&admin.place, admin.address, &error));
-                })
-                .ok(),
-            None => None,
-        };
-        if !unbound.is_empty() {
-            return Err(StartError::Listen(unbound));
-        }
+        launch.inherited.forget_rest();
         let https_port = bound
+            .listeners
             .iter()
             .find(|(listener, ..)| listener.speaks == Speaks::Tls)
             .map_or(443, |(_, address, _)| address.port());
         let listeners = bound
+            .listeners
             .into_iter()
             .enumerate()
             .map(|(index, (listener, address, sockets))| {
@@ -100,21 +124,30 @@ impl App {
             .collect();
         let readiness = Readiness::default();
         let starting = readiness.block("start");
+        let drain = Drain::default();
+        drain.set_rate(config.drain.rate);
+        let (commands, commanded) = Commands::new(drain.clone());
         let gateway = Arc::new(Gateway {
             snapshot: ArcSwap::from_pointee(built.snapshot),
             admission: Admission::default(),
-            drain: Drain::default(),
+            drain,
             brokers,
+            tickets,
             metrics: Arc::clone(&metrics),
         });
         Ok(Self {
             health: Arc::new(Health::new(metrics, readiness, workers)),
             gateway,
             listeners,
-            admin,
+            admin: bound.admin,
             starting,
-            config,
+            commands,
+            commanded,
+            launch,
+            sockets_live_on: bound.passed,
+            read,
             warnings: built.warnings,
+            config,
         })
     }
 
@@ -135,40 +168,81 @@ impl App {
         &self.gateway
     }
 
-    /// Runs until `stop` tells, then drains. Call it on a runtime of its own: admin answers while the data path is busy.
-    pub async fn run(mut self, mut stop: impl Stopper) -> Result<Ended, StartError> {
+    /// Asks the running process for a reload, or for a new process to take over.
+    pub fn commands(&self) -> Commands {
+        self.commands.clone()
+    }
+
+    /// Runs until `stop` tells, or another process has taken over, then drains. `served` is called when every listener is
+    /// served. Call it on a runtime of its own: admin answers while the data path is busy.
+    pub async fn run(
+        mut self,
+        mut stop: impl Stopper,
+        served: impl FnOnce(),
+    ) -> Result<Ended, StartError> {
         let finished = CancellationToken::new();
-        let workers = self.start_workers(&finished)?;
+        let doors = Doors::default();
+        let workers = self.start_workers(&doors, &finished).await?;
         drop(self.starting);
-        let serving = async {
-            match self.admin {
-                Some(admin) => admin::serve(admin, Arc::clone(&self.health)).await,
-                None => std::future::pending().await,
-            }
+        let supervisor = Arc::new(self.launch.supervisor);
+        let Commanded {
+            commands,
+            mut drains,
+            phase,
+        } = self.commanded;
+        supervisor.ready(&supervise::status(&self.gateway, Phase::Serving));
+        served();
+        tell_ready(self.launch.inherited.ready());
+        let handed_over = CancellationToken::new();
+        let admin_door = self.admin.as_ref().and_then(|admin| admin.try_clone().ok());
+        let desk = Desk::default();
+        let serving = desk.serve(self.admin, Arc::clone(&self.health), self.commands);
+        let snapshot = self.gateway.snapshot.load_full();
+        let (in_force, following) = channel::channel(InForce {
+            pools: snapshot.routes.pools().to_vec(),
+            dns: self.config.dns.clone(),
+        });
+        let upgrade = Upgrade {
+            doors: doors.clone(),
+            admin: admin_door,
+            supervisor: Arc::clone(&supervisor),
+            handed_over: handed_over.clone(),
         };
-        let stopping = async {
-            let why = stop.next().await;
-            tracing::info!(why, sessions = self.gateway.drain.members(), "stopping");
-            drain(&self.gateway, &self.health, &self.config, &mut stop).await
+        let reloader = Reloader {
+            gateway: Arc::clone(&self.gateway),
+            supervisor: Arc::clone(&supervisor),
+            config: self.config,
+            source: self.launch.source,
+            read: self.read,
+            generation: 1,
+            in_force,
+            phase: phase.subscribe(),
         };
-        let pools = self.gateway.snapshot.load().routes.pools().to_vec();
-        let probing = probe::run(pools.clone(), Arc::clone(&self.gateway.metrics));
-        let discovering = discovery::run(
-            pools,
-            self.config.dns.clone(),
-            self.gateway.brokers.clone(),
-            Arc::clone(&self.gateway.metrics),
-            self.gateway.drain.clone(),
-        );
-        let pacing = self.gateway.drain.pace(self.config.drain.rate);
-        // CANCEL: `serving` has no end of its own and loses only admin requests, `probing` only probes, `discovering` only asks, `pacing` only what
-        // the drain of the whole process does as well.
+        let supervising =
+            supervise::run(&self.gateway, &self.health, &supervisor, phase.subscribe());
+        let draining = Draining {
+            gateway: &self.gateway,
+            health: &self.health,
+            supervisor: &supervisor,
+            doors: &doors,
+            handed_over: &handed_over,
+            sockets_live_on: self.sockets_live_on,
+            desk: &desk,
+            phase,
+        };
+        // CANCEL: only `draining` ends; the others lose admin requests, probes, look-ups and a reload, which the end makes
+        // void.
         let ended = tokio::select! {
-            ended = stopping => ended,
-            () = serving => Ended { asked: 0, cut: 0 },
-            () = probing => Ended { asked: 0, cut: 0 },
-            () = discovering => Ended { asked: 0, cut: 0 },
-            () = pacing => Ended { asked: 0, cut: 0 },
+            ended = draining.run(&mut stop, &mut drains) => ended,
+            _ended = async {
+                tokio::join!(
+                    serving,
+                    follow(following, &self.gateway),
+                    reloader.run(commands, upgrade, handed_over.clone()),
+                    self.gateway.drain.pace(),
+                    supervising,
+                )
+            } => Ended { asked: 0, cut: 0 },
         };
         finished.cancel();
         for worker in workers {
@@ -177,29 +251,102 @@ impl App {
         Ok(ended)
     }
 
-    /// Each worker gets one socket of each listener; none stays behind, or it would go on queueing in a drain.
-    fn start_workers(&mut self, finished: &CancellationToken) -> Result<Vec<Worker>, StartError> {
-        let mut shares: Vec<Vec<_>> = (0..self.config.workers.get()).map(|_| Vec::new()).collect();
+    /// Each worker gets one socket of each listener, or what `listen::share` makes of those that were passed. Answers when
+    /// all of them accept.
+    async fn start_workers(
+        &mut self,
+        doors: &Doors,
+        finished: &CancellationToken,
+    ) -> Result<Vec<Worker>, StartError> {
+        let count = self.config.workers.get();
+        let mut shares: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
         for (context, sockets) in self.listeners.drain(..) {
-            for (share, socket) in shares.iter_mut().zip(sockets) {
-                share.push((Arc::clone(&context), socket));
+            for socket in &sockets {
+                doors.keep(socket).map_err(StartError::Thread)?;
+            }
+            let sockets = listen::share(sockets, count).map_err(StartError::Thread)?;
+            for (share, sockets) in shares.iter_mut().zip(sockets) {
+                let sockets = sockets.into_iter();
+                share.extend(sockets.map(|socket| (Arc::clone(&context), socket)));
             }
         }
+        let (accepts, mut accepting) = mpsc::channel::<()>(1);
         let start = |(index, sockets)| {
             Worker::start(
                 index,
                 sockets,
                 Arc::clone(&self.gateway),
                 Arc::clone(&self.health),
+                accepts.clone(),
                 finished.clone(),
             )
         };
-        shares
+        let workers = shares
             .into_iter()
             .enumerate()
             .map(start)
             .collect::<io::Result<_>>()
-            .map_err(StartError::Thread)
+            .map_err(StartError::Thread)?;
+        drop(accepts);
+        // Nothing is ever sent: it ends when the last worker has dropped its end.
+        let _all_accept = accepting.recv().await;
+        Ok(workers)
+    }
+}
+
+/// The admin listener from its first answer to its last.
+#[derive(Debug, Clone, Default)]
+struct Desk {
+    /// Nobody is to come any more.
+    closing: CancellationToken,
+    /// The last one has gone.
+    closed: CancellationToken,
+}
+
+impl Desk {
+    async fn serve(
+        &self,
+        admin: Option<std::net::TcpListener>,
+        health: Arc<Health>,
+        commands: Commands,
+    ) {
+        if let Some(admin) = admin {
+            admin::serve(admin, health, commands, self.closing.clone()).await;
+        }
+        self.closed.cancel();
+        std::future::pending().await
+    }
+
+    /// Lets those who asked have their answers.
+    async fn close(&self) {
+        self.closing.cancel();
+        self.closed.cancelled().await;
+    }
+}
+
+/// Probes and resolves what is in force.
+async fn follow(mut in_force: channel::Receiver<InForce>, gateway: &Gateway) {
+    loop {
+        let InForce { pools, dns } = in_force.borrow_and_update().clone();
+        let (metrics, drain) = (&gateway.metrics, gateway.drain.clone());
+        let (names, metrics_too) = (gateway.brokers.clone(), Arc::clone(metrics));
+        // CANCEL: what is lost is asked again, of the brokers that are in force then.
+        tokio::select! {
+            () = probe::run(pools.clone(), Arc::clone(metrics)) => {}
+            () = discovery::run(pools, dns, names, metrics_too, drain) => {}
+            changed = in_force.changed() => if changed.is_err() {
+                // Nobody reloads any more: the last ones stay.
+                std::future::pending().await
+            },
+        }
+    }
+}
+
+fn tell_ready(starter: Option<Ready>) {
+    if let Some(starter) = starter
+        && let Err(error) = starter.tell()
+    {
+        tracing::warn!(%error, "the process that was to be taken over from does not listen");
     }
 }
 
@@ -214,43 +361,50 @@ impl Stopper for Stop {
     }
 }
 
-/// Not ready, announce, stop accepting, ask sessions to leave at a pace, cut the rest. A second wish to stop cuts at once.
-async fn drain(
-    gateway: &Gateway,
-    health: &Health,
-    config: &Config,
-    stop: &mut impl Stopper,
-) -> Ended {
-    let _not_ready = health.readiness.block("drain");
-    gateway.metrics.draining.set(1);
-    let model::Drain {
-        announce,
-        rate,
-        max,
-    } = config.drain;
-    let draining = async {
-        tokio::time::sleep(announce).await;
-        gateway.drain.close();
-        let sessions = gateway.drain.members();
-        let seconds = sessions as f64 / f64::from(rate.get());
-        tracing::info!(sessions, rate, "draining, about {seconds:.1} s");
-        gateway.drain.run(Pace { rate, max }).await
-    };
-    tokio::pin!(draining);
-    // CANCEL: `next` is cancel-safe; the drain is polled on after it.
-    let ended = tokio::select! {
-        ended = &mut draining => ended,
-        why = stop.next() => {
-            tracing::warn!(why, "stopping at once");
-            gateway.drain.cut_now();
-            gateway.drain.run(Pace { rate, max: std::time::Duration::ZERO }).await
+type Bound<'a> = (&'a model::Listener, SocketAddr, Vec<std::net::TcpListener>);
+
+struct AllBound<'a> {
+    listeners: Vec<Bound<'a>>,
+    admin: Option<std::net::TcpListener>,
+    /// Some listener has sockets that were passed.
+    passed: bool,
+}
+
+/// Takes the sockets that were passed, and binds the others. Answers all problems.
+fn bind_all<'a>(config: &'a Config, inherited: &mut Inherited) -> Result<AllBound<'a>, StartError> {
+    let mut listeners = Vec::new();
+    let mut unbound = Vec::new();
+    let mut any_passed = false;
+    for listener in &config.listeners {
+        let passed = inherited.listeners(&listener.name, listener.address);
+        let passed_address = passed.first().and_then(|socket| socket.local_addr().ok());
+        if let Some(address) = passed_address {
+            any_passed = true;
+            listeners.push((listener, address, passed));
+            continue;
         }
-    };
-    gateway.metrics.drain_asked.inc_by(ended.asked as u64);
-    gateway.metrics.drain_cut.inc_by(ended.cut as u64);
-    gateway.metrics.draining.set(0);
-    tracing::info!(asked = ended.asked, cut = ended.cut, "drained");
-    ended
+        match listen::bind(listener.address, config.workers.get()) {
+            Ok((address, sockets)) => listeners.push((listener, address, sockets)),
+            Err(error) => {
+                unbound.push(listen::problem(&listener.place, listener.address, &error));
+            }
+        }
+    }
+    let admin = config.admin.as_ref().and_then(|admin| {
+        let passed = inherited.listeners("admin", admin.address).pop();
+        let bound = passed.map_or_else(|| bind_admin(admin), Ok);
+        bound
+            .map_err(|error| unbound.push(listen::problem(&admin.place, admin.address, &error)))
+            .ok()
+    });
+    match unbound.is_empty() {
+        true => Ok(AllBound {
+            listeners,
+            admin,
+            passed: any_passed,
+        }),
+        false => Err(StartError::Listen(unbound)),
+    }
 }
 
 fn bind_admin(admin: &model::Admin) -> io::Result<std::net::TcpListener> {
@@ -260,6 +414,8 @@ fn bind_admin(admin: &model::Admin) -> io::Result<std::net::TcpListener> {
 }
 
 fn note_expiry(certificates: &[Report], metrics: &Metrics) {
+    // Those of the configuration before may have other names.
+    metrics.certificate_not_after.clear();
     for report in certificates {
         let not_after = report.not_after.duration_since(std::time::UNIX_EPOCH);
         let seconds = not_after.map_or(0, |since| since.as_secs());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,11 +23,13 @@ pub(super) struct Worker {
 }
 
 impl Worker {
+    /// Drops `accepts` when it accepts.
     pub(super) fn start(
         index: usize,
         sockets: Vec<(Arc<ListenerContext>, TcpListener)>,
         gateway: Arc<Gateway>,
         health: Arc<Health>,
+        accepts: mpsc::Sender<()>,
         finished: CancellationToken,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -54,6 +57,7 @@ impl Worker {
                             index,
                         ));
                     }
+                    drop(accepts);
                     let mut beat = tokio::time::interval(HEARTBEAT);
                     loop {
                         // CANCEL: a tick that is lost comes again, `cancelled` only waits.

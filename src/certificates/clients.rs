@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
@@ -24,6 +25,7 @@ use crate::config::{Place, Problem};
 use super::facts::Facts;
 use super::pem::PemFile;
 use super::subject::holder;
+use super::tickets::Scope;
 
 /// Reads the files and builds the verifier.
 pub(super) fn verifier(
@@ -31,7 +33,7 @@ pub(super) fn verifier(
     now: SystemTime,
     provider: &Arc<CryptoProvider>,
     warnings: &mut Vec<Problem>,
-) -> Result<Arc<dyn ClientCertVerifier>, Vec<Problem>> {
+) -> Result<(Arc<dyn ClientCertVerifier>, Scope), Vec<Problem>> {
     let authorities = authorities(&asked.ca, &asked.ca_place)?;
     let mut problems = Vec::new();
     let mut lists = Vec::new();
@@ -51,6 +53,7 @@ pub(super) fn verifier(
         let message = format!("client certificates cannot be verified: {error}");
         vec![Problem::new(&asked.ca_place, message)]
     };
+    let scope = scope(asked.required, &authorities, &lists);
     let mut roots = RootCertStore::empty();
     for authority in authorities {
         roots.add(authority).map_err(|error| failed(&error))?;
@@ -63,7 +66,24 @@ pub(super) fn verifier(
         false => builder.allow_unauthenticated(),
     };
     let verifier = builder.build().map_err(|error| failed(&error))?;
-    Ok(Arc::new(Naming(verifier)))
+    Ok((Arc::new(Naming(verifier)), scope))
+}
+
+/// The same for the same CAs and lists, in whatever files. Where a certificate is required, no ticket of a client without one
+/// may do.
+fn scope(required: bool, authorities: &[CertificateDer<'_>], lists: &[List]) -> Scope {
+    let mut digests: Vec<_> = authorities
+        .iter()
+        .map(|der| digest(&SHA256, der))
+        .chain(lists.iter().map(|der| digest(&SHA256, der)))
+        .collect();
+    digests.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
+    let mut all = Context::new(&SHA256);
+    all.update(&[u8::from(required)]);
+    for digest in digests {
+        all.update(digest.as_ref());
+    }
+    all.finish().as_ref().to_vec()
 }
 
 /// The certificates of the file; all of them CAs.

@@ -14,6 +14,7 @@ mod facts;
 mod pem;
 mod resolver;
 mod subject;
+mod tickets;
 mod trust;
 mod verdict;
 
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{self, Ticketer};
+use rustls::crypto::aws_lc_rs;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ServerConfig, SupportedProtocolVersion, version};
@@ -33,10 +34,12 @@ use crate::tls::Noting;
 
 use self::chain::Loaded;
 use self::resolver::Resolver;
+use self::tickets::{Scope, Source};
 
 pub use self::broker::broker;
 pub use self::clients::naming_refused;
 pub use self::subject::{holder, subject_of};
+pub use self::tickets::Tickets;
 
 /// Application protocols we answer on the clients' side, best first (RFC 7301).
 const ALPN: &[&[u8]] = &[b"http/1.1"];
@@ -83,15 +86,19 @@ pub struct Report {
 ///
 /// # Errors
 /// Every problem of every file, and every route whose host no certificate covers.
-pub fn server(config: &Config) -> Result<ServerCertificates, Vec<Problem>> {
-    server_at(config, SystemTime::now())
+pub fn server(config: &Config, tickets: &Tickets) -> Result<ServerCertificates, Vec<Problem>> {
+    server_at(config, tickets, SystemTime::now())
 }
 
 /// `server`, with the time that validity is judged by.
 ///
 /// # Errors
 /// As `server`.
-pub fn server_at(config: &Config, now: SystemTime) -> Result<ServerCertificates, Vec<Problem>> {
+pub fn server_at(
+    config: &Config,
+    tickets: &Tickets,
+    now: SystemTime,
+) -> Result<ServerCertificates, Vec<Problem>> {
     let provider = provider();
     let mut problems = Vec::new();
     let mut warnings = Vec::new();
@@ -103,22 +110,29 @@ pub fn server_at(config: &Config, now: SystemTime) -> Result<ServerCertificates,
         }
     }
     let verifiers = verifiers(config, now, &provider, &mut warnings, &mut problems);
+    let tickets = Source::of(config.tls.ticket_keys.as_ref(), tickets)
+        .map_err(|problem| problems.push(problem));
     // A host is called uncovered only when every certificate could be read: otherwise one cause makes two problems.
     if problems.is_empty() {
         problems.extend(coverage::uncovered(config, &loaded));
     }
-    if !problems.is_empty() {
+    let (Ok(tickets), true) = (tickets, problems.is_empty()) else {
         return Err(problems);
-    }
+    };
     let place = config
         .certificates
         .first()
         .map(|files| files.chain_place.clone())
         .unwrap_or_default();
-    let tls =
-        server_config(config, &loaded, None, &provider, &place).map_err(|problem| vec![problem])?;
+    let shared = Listening {
+        config,
+        loaded: &loaded,
+        tickets: &tickets,
+        provider: &provider,
+    };
+    let tls = shared.tls(None, &place).map_err(|problem| vec![problem])?;
     let tls = Arc::new(tls);
-    let by_listener = listener_configs(config, verifiers, &loaded, &tls, &provider)?;
+    let by_listener = shared.by_listener(verifiers, &tls)?;
     Ok(ServerCertificates {
         tls,
         by_listener,
@@ -127,6 +141,9 @@ pub fn server_at(config: &Config, now: SystemTime) -> Result<ServerCertificates,
     })
 }
 
+/// Who is believed, and a digest of it.
+type Verifier = (Arc<dyn ClientCertVerifier>, Scope);
+
 /// In the order of the listeners; `None` for one that asks for no certificate.
 fn verifiers(
     config: &Config,
@@ -134,7 +151,7 @@ fn verifiers(
     provider: &Arc<CryptoProvider>,
     warnings: &mut Vec<Problem>,
     problems: &mut Vec<Problem>,
-) -> Vec<Option<Arc<dyn ClientCertVerifier>>> {
+) -> Vec<Option<Verifier>> {
     let mut verifiers = Vec::with_capacity(config.listeners.len());
     for listener in &config.listeners {
         let verifier = listener
@@ -146,55 +163,57 @@ fn verifiers(
     verifiers
 }
 
-/// `shared` is for listeners that ask for no certificate.
-fn listener_configs(
-    config: &Config,
-    verifiers: Vec<Option<Arc<dyn ClientCertVerifier>>>,
-    loaded: &[Loaded],
-    shared: &Arc<ServerConfig>,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Vec<Option<Arc<ServerConfig>>>, Vec<Problem>> {
-    let listeners = config.listeners.iter().zip(verifiers);
-    let configs = listeners.map(|(listener, verifier)| match verifier {
-        _ if listener.speaks != Speaks::Tls => Ok(None),
-        None => Ok(Some(Arc::clone(shared))),
-        Some(verifier) => {
-            let own = server_config(config, loaded, Some(verifier), provider, &listener.place);
-            own.map(|own| Some(Arc::new(own)))
-                .map_err(|problem| vec![problem])
-        }
-    });
-    configs.collect()
+/// What the listeners of one configuration share.
+struct Listening<'a> {
+    config: &'a Config,
+    loaded: &'a [Loaded],
+    tickets: &'a Source,
+    provider: &'a Arc<CryptoProvider>,
 }
 
-fn server_config(
-    config: &Config,
-    loaded: &[Loaded],
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
-    provider: &Arc<CryptoProvider>,
-    place: &Place,
-) -> Result<ServerConfig, Problem> {
-    let versions = match config.tls.minimum {
-        TlsVersion::Tls12 => FROM_TLS12,
-        TlsVersion::Tls13 => FROM_TLS13,
-    };
-    let failed = |error| Problem::new(place, format!("TLS cannot be set up: {error}"));
-    let mut tls = ServerConfig::builder_with_provider(Arc::clone(provider))
-        .with_protocol_versions(versions)
-        .map_err(failed)?
-        .with_client_cert_verifier(verifier.unwrap_or_else(WebPkiClientVerifier::no_client_auth))
-        .with_cert_resolver(Noting::new(Arc::new(Resolver::new(loaded))));
-    tls.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
-    // Resumption by tickets only: nothing is kept for clients that are away.
-    // SECURITY: the key of tickets is this configuration's own. A ticket carries the certificate that was verified, and is
-    // worth nothing at a listener with another CA, nor after a reload with a new revocation list.
-    tls.ticketer = Ticketer::new().map_err(failed)?;
-    tls.session_storage = Arc::new(NoServerSessionStorage {});
-    tls.send_tls13_tickets = TICKETS;
-    // SECURITY: 0-RTT data can be replayed (RFC 8446 8), and an upgrade or a CONNECT must not be.
-    tls.max_early_data_size = 0;
-    tls.ignore_client_order = true;
-    Ok(tls)
+impl Listening<'_> {
+    /// `shared` is for listeners that ask for no certificate.
+    fn by_listener(
+        &self,
+        verifiers: Vec<Option<Verifier>>,
+        shared: &Arc<ServerConfig>,
+    ) -> Result<Vec<Option<Arc<ServerConfig>>>, Vec<Problem>> {
+        let listeners = self.config.listeners.iter().zip(verifiers);
+        let configs = listeners.map(|(listener, verifier)| match verifier {
+            _ if listener.speaks != Speaks::Tls => Ok(None),
+            None => Ok(Some(Arc::clone(shared))),
+            Some(verifier) => {
+                let own = self.tls(Some(verifier), &listener.place);
+                own.map(|own| Some(Arc::new(own)))
+                    .map_err(|problem| vec![problem])
+            }
+        });
+        configs.collect()
+    }
+
+    fn tls(&self, verifier: Option<Verifier>, place: &Place) -> Result<ServerConfig, Problem> {
+        let versions = match self.config.tls.minimum {
+            TlsVersion::Tls12 => FROM_TLS12,
+            TlsVersion::Tls13 => FROM_TLS13,
+        };
+        let failed = |error| Problem::new(place, format!("TLS cannot be set up: {error}"));
+        let (verifier, scope) =
+            verifier.unwrap_or_else(|| (WebPkiClientVerifier::no_client_auth(), Scope::default()));
+        let mut tls = ServerConfig::builder_with_provider(Arc::clone(self.provider))
+            .with_protocol_versions(versions)
+            .map_err(failed)?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Noting::new(Arc::new(Resolver::new(self.loaded))));
+        tls.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
+        // Resumption by tickets only: nothing is kept for clients that are away.
+        tls.ticketer = self.tickets.ticketer(scope);
+        tls.session_storage = Arc::new(NoServerSessionStorage {});
+        tls.send_tls13_tickets = TICKETS;
+        // SECURITY: 0-RTT data can be replayed (RFC 8446 8), and an upgrade or a CONNECT must not be.
+        tls.max_early_data_size = 0;
+        tls.ignore_client_order = true;
+        Ok(tls)
+    }
 }
 
 /// aws-lc-rs with the post-quantum group X25519MLKEM768 first (the `prefer-post-quantum` feature of rustls).

@@ -1,23 +1,39 @@
 //! `tidegate check`: the code that start-up runs, without binding; then what would be served.
 
-use std::path::Path;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::certificates::Report;
+use crate::certificates::{Report, Tickets};
 use crate::config::Config;
 use crate::config::model::{Action, HostHeader, Listener, Pool, Speaks, Trust};
 use crate::config::networks::Networks;
+use crate::config::values::Span;
 use crate::gateway::Snapshot;
 use crate::pool::Registry;
 use crate::telemetry::Metrics;
 
-pub(super) fn check(path: &Path) -> ExitCode {
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    file: super::File,
+    /// What the supervisor grants before it kills (TimeoutStopSec, terminationGracePeriodSeconds): a drain of all connections
+    /// is compared with it, in the place of drain.grace
+    #[arg(long, value_name = "TIME")]
+    grace: Option<Span>,
+}
+
+pub(super) fn check(options: &Options) -> ExitCode {
+    let path = &options.file.config;
     let loaded = match super::load(path) {
         Ok(loaded) => loaded,
         Err(problems) => return super::bad_config(&problems),
     };
-    let built = match Snapshot::build(&loaded.config, &Metrics::new(1), &Registry::default()) {
+    let built = match Snapshot::build(
+        &loaded.config,
+        &Metrics::new(1),
+        &Registry::default(),
+        &Tickets::default(),
+    ) {
         Ok(built) => built,
         Err(problems) => {
             return match loaded.source.problems(problems) {
@@ -29,6 +45,8 @@ pub(super) fn check(path: &Path) -> ExitCode {
     super::warn(&loaded, built.warnings);
     println!("{}: the configuration is good", path.display());
     tell(&loaded.config, &built.certificates);
+    let grace = options.grace.map(|grace| grace.0);
+    tell_drain(&loaded.config, grace.or(loaded.config.drain.grace));
     ExitCode::SUCCESS
 }
 
@@ -84,12 +102,16 @@ fn tell(config: &Config, certificates: &[Report]) {
         tell_pool(pool);
     }
     let limits = &config.limits;
-    let drain = &config.drain;
     println!("\nlimits");
     println!(
         "  {} connections, {} handshakes at once, packets up to {} bytes",
         limits.connections, limits.handshakes, limits.packet
     );
+}
+
+/// How long a stop takes at most, and whether there is so much time.
+fn tell_drain(config: &Config, grace: Option<Duration>) {
+    let (limits, drain) = (&config.limits, &config.drain);
     let needed = limits.connections.get() as f64 / f64::from(drain.rate.get());
     println!(
         "  a drain ends {} sessions a second and cuts the rest after {:.0} s; all of {} would need {needed:.0} s",
@@ -97,6 +119,32 @@ fn tell(config: &Config, certificates: &[Report]) {
         drain.max.as_secs_f64(),
         limits.connections
     );
+    let announce = drain.announce.as_secs_f64();
+    let whole = announce + needed;
+    let Some(grace) = grace.map(|grace| grace.as_secs_f64()) else {
+        println!("  how long the supervisor waits is not known: --grace or drain.grace tells it");
+        return;
+    };
+    let takes = announce + needed.min(drain.max.as_secs_f64());
+    if takes > grace {
+        println!(
+            "  TOO LONG for the {grace:.0} s that the supervisor grants: it would kill with sessions left"
+        );
+    } else if whole > takes {
+        println!(
+            "  within the {grace:.0} s that the supervisor grants, but not every session would have its turn"
+        );
+    } else {
+        println!("  within the {grace:.0} s that the supervisor grants");
+    }
+    if whole > grace || whole > takes {
+        let rate = (limits.connections.get() as f64 / (grace - announce).max(1.0)).ceil();
+        println!(
+            "  drain.rate {rate:.0} with a drain.max of {:.0} s would do, or a grace period of {:.0} s",
+            (grace - announce).max(1.0),
+            whole.ceil()
+        );
+    }
 }
 
 /// Whom a listener believes about its clients.

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::run;
+use crate::app::Launch;
 use crate::certificates::dev;
 use crate::config::{self, Loaded};
 use crate::demo::{DemoBroker, write_site};
@@ -36,7 +37,7 @@ pub(super) fn demo(options: &Options) -> ExitCode {
         ca,
         _broker,
     } = prepared;
-    let code = run::serve(loaded, |app| {
+    let code = run::serve(loaded, Launch::default(), None, |app| {
         for (_, _, address) in app.addresses() {
             println!("\n  Tidegate demo   https://{}/", name(address));
             println!("  MQTT            wss://{}/mqtt", name(address));

@@ -10,6 +10,7 @@ mod check_announcement;
 #[cfg(feature = "demo")]
 mod demo;
 mod man;
+mod operate;
 mod run;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +34,21 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration";
 
+const RELOAD: &str = "\
+The new configuration is taken over whole or not at all; with a problem the old one goes on (exit code 78). Sessions keep
+what they began with. Listeners, the admin address, workers and the log's form cannot be reloaded: `tidegate upgrade`.
+SIGHUP does the same, and so do changed files unless the configuration says `watch: false`.";
+
+const DRAIN: &str = "\
+Not ready at once; after drain.announce the listeners close and sessions are asked to leave, drain.rate a second (--rate)
+in random order; after drain.max the rest is cut. Called again it changes the rate. It cannot be taken back: stop or
+restart the process afterwards. SIGTERM drains likewise and then ends the process; a second SIGTERM cuts at once.";
+
+const UPGRADE: &str = "\
+The new process is given every listening socket, serves, and says that it is ready; then the old one drains and ends. No
+connection is refused. Where the new one does not come up within 30 s, the old one goes on (exit code 1, the log says
+why). Not for the first process of a container. SIGUSR2 does the same.";
+
 /// The front door of an MQTT cluster: wss on 443 into a weighted pool of brokers, the web site on /
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, after_help = EXAMPLES, propagate_version = true)]
@@ -44,9 +60,18 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve until SIGTERM or SIGINT, then drain; a second signal ends at once
-    Run(File),
+    Run(run::Options),
     /// Say what a configuration does, or everything that is wrong with it; opens its files, binds nothing
-    Check(File),
+    Check(check::Options),
+    /// Have the running process read its configuration and files again: says what changed, or every problem. No session ends
+    #[command(after_help = RELOAD)]
+    Reload(operate::Process),
+    /// Have the running process stop accepting and ask its sessions to leave, at a pace; it stays until it is stopped
+    #[command(after_help = DRAIN)]
+    Drain(operate::DrainOptions),
+    /// Have a new process (the program and configuration as they are now) take over from the running one, which drains
+    #[command(after_help = UPGRADE)]
+    Upgrade(operate::Process),
     /// Gateway, development certificate, embedded broker and a page: prints the URL
     #[cfg(feature = "demo")]
     Demo(demo::Options),
@@ -109,8 +134,11 @@ impl Cli {
 
     pub fn execute(self) -> ExitCode {
         match self.command {
-            Command::Run(file) => run::run(&file.config),
-            Command::Check(file) => check::check(&file.config),
+            Command::Run(options) => run::run(&options),
+            Command::Check(options) => check::check(&options),
+            Command::Reload(process) => operate::reload(&process),
+            Command::Drain(options) => operate::drain(&options),
+            Command::Upgrade(process) => operate::upgrade(&process),
             #[cfg(feature = "demo")]
             Command::Demo(options) => demo::demo(&options),
             Command::Cert(Cert::Dev { out, names }) => make_dev_certificate(&out, &names),

@@ -1,29 +1,72 @@
 //! `tidegate run`: the operator's story. Load, bind, say every address, wait, drain, say how it ended.
 
-use std::path::Path;
+use std::convert::Infallible;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::app::{App, StartError};
+use crate::admin::Commands;
+use crate::app::{App, Launch, StartError};
 use crate::config::model::Speaks;
 use crate::config::{self, Loaded, Place, Problem};
-use crate::lifecycle::signals::Stop;
+use crate::lifecycle::Supervisor;
+use crate::lifecycle::inherited::Inherited;
+use crate::lifecycle::signals::{Stop, Wish, Wishes};
 use crate::telemetry::logging::Logging;
 
-pub(super) fn run(path: &Path) -> ExitCode {
-    match config::load(path) {
-        Ok(loaded) => serve(loaded, |_| {}),
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    file: super::File,
+    /// A file that holds the number of the serving process, also after an upgrade; not needed under systemd
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+}
+
+pub(super) fn run(options: &Options) -> ExitCode {
+    let pid_file = options.pid_file.as_deref();
+    // Before anything of ours opens a descriptor.
+    let inherited = Inherited::take();
+    match config::load(&options.file.config) {
+        Ok(loaded) => {
+            let launch = Launch {
+                source: Some(loaded.source.clone()),
+                inherited,
+                supervisor: Supervisor::from_environment(),
+            };
+            serve(loaded, launch, pid_file, |_| {})
+        }
         Err(problems) => super::bad_config(&problems),
     }
 }
 
 /// Serves a configuration until a signal. `bound` is called when every address is known.
-pub(super) fn serve(loaded: Loaded, bound: impl FnOnce(&App)) -> ExitCode {
+pub(super) fn serve(
+    loaded: Loaded,
+    launch: Launch,
+    pid_file: Option<&Path>,
+    bound: impl FnOnce(&App),
+) -> ExitCode {
     let logging = match Logging::install(&loaded.config.log) {
         Ok(logging) => logging,
         Err(error) => return super::failed(&error),
     };
     raise_open_files();
-    let app = match App::bind(loaded.config.clone()) {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return super::failed(&error),
+    };
+    // Before any address is told: a signal that comes from then on is an order, and must not kill.
+    let signals =
+        runtime.block_on(async { Ok::<_, io::Error>((Stop::listen()?, Wishes::listen()?)) });
+    let (stop, wishes) = match signals {
+        Ok(signals) => signals,
+        Err(error) => return super::failed(&error),
+    };
+    let app = match App::launch(loaded.config.clone(), launch) {
         Ok(app) => app,
         Err(StartError::Problems(problems)) => {
             return match loaded.source.problems(problems) {
@@ -50,24 +93,61 @@ pub(super) fn serve(loaded: Loaded, bound: impl FnOnce(&App)) -> ExitCode {
     if let Some(address) = app.admin_address() {
         tracing::info!(%address, "admin listening");
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => return super::failed(&error),
-    };
     bound(&app);
+    let commands = app.commands();
+    let served = || {
+        if let Some(path) = pid_file {
+            write_pid(path);
+        }
+    };
+    // CANCEL: `obey` has no end of its own, and a wish that comes with the end is void.
     let ended = runtime.block_on(async {
-        let stop = Stop::listen()?;
-        app.run(stop).await.map_err(std::io::Error::other)
+        tokio::select! {
+            ended = app.run(stop, served) => ended,
+            never = obey(wishes, commands) => match never {},
+        }
     });
+    if let Some(path) = pid_file {
+        remove_pid(path);
+    }
     // Blocking work that is left must not hold the end up.
     runtime.shutdown_background();
     drop(logging);
     match ended {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => super::failed(&error),
+    }
+}
+
+/// What signals wish besides the end. How it went is in the log.
+async fn obey(mut wishes: Wishes, commands: Commands) -> Infallible {
+    loop {
+        let (name, obeyed) = match wishes.next().await {
+            Wish::Reload => ("SIGHUP", commands.reload().await.map(drop)),
+            Wish::Upgrade => ("SIGUSR2", commands.upgrade().await.map(drop)),
+        };
+        if let Err(gone) = obeyed {
+            tracing::warn!(signal = name, "{gone}");
+        }
+    }
+}
+
+/// In one step: who reads it finds the old number or the new one.
+fn write_pid(path: &Path) {
+    let beside = path.with_extension("new");
+    let written = std::fs::write(&beside, format!("{}\n", std::process::id()))
+        .and_then(|()| std::fs::rename(&beside, path));
+    if let Err(error) = written {
+        tracing::error!(path = %path.display(), %error, "the PID file cannot be written");
+    }
+}
+
+/// Only its own: a process that has taken over has written its number there.
+fn remove_pid(path: &Path) {
+    let own = std::process::id().to_string();
+    let is_own = std::fs::read_to_string(path).is_ok_and(|text| text.trim() == own);
+    if is_own && let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "the PID file cannot be removed");
     }
 }
 

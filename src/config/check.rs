@@ -12,7 +12,7 @@ use super::check_listeners::{certificates_nobody_asks_for, client_certificates, 
 use super::check_pools::pools;
 use super::model::{
     Action, Admin, CertificateFiles, Config, Listener, Log, Redirect, Route, Site, Speaks,
-    TlsPolicy, TlsVersion,
+    TicketKeysFile, TlsPolicy, TlsVersion,
 };
 use super::problem::Problem;
 use super::raw;
@@ -74,6 +74,10 @@ pub(super) fn check(raw: raw::Config, findings: &mut Findings<'_>) -> Config {
                 raw::TlsVersion::Tls12 => TlsVersion::Tls12,
                 raw::TlsVersion::Tls13 => TlsVersion::Tls13,
             },
+            ticket_keys: raw.tls.ticket_keys.map(|file| TicketKeysFile {
+                path: file.0.into(),
+                place: findings.places.of("tls.ticket_keys"),
+            }),
         },
         routes,
         pools,
@@ -87,6 +91,7 @@ pub(super) fn check(raw: raw::Config, findings: &mut Findings<'_>) -> Config {
             sessions: raw.log.sessions,
             identities: raw.log.identities,
         },
+        watch: raw.watch,
         workers: match raw.workers {
             Count::Exactly(count) => NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN),
             Count::Auto => available_parallelism().unwrap_or(NonZeroUsize::MIN),

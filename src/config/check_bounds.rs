@@ -27,6 +27,9 @@ const MAX_CLIENT_ID: usize = 65_535;
 /// Open files that are not connections: listeners, epoll, logs, certificates being read, probes.
 const RESERVED_FILES: u64 = 200;
 
+/// Clients that are sent away faster do nothing but come back.
+const SHORTEST_AGE: Duration = Duration::from_secs(1);
+
 /// Where the system names no limit on open files.
 const MAX_CONNECTIONS: u64 = 1 << 20;
 
@@ -137,10 +140,34 @@ pub(super) fn timeouts(raw: &raw::Timeouts, findings: &mut Findings<'_>) -> Time
 }
 
 pub(super) fn drain(raw: &raw::Drain, findings: &mut Findings<'_>) -> Drain {
+    let known = [1001, 1012];
+    if !known.contains(&raw.close_code) {
+        let message = format!("`{}` does not say that a server goes away", raw.close_code);
+        findings.problem("drain.close_code", message, "allowed: 1001, 1012");
+    }
+    let age = raw.max_session_age;
+    if age.is_some_and(|age| age.0 < SHORTEST_AGE) {
+        let help = format!("at least {}; leave it out for any age", Span(SHORTEST_AGE));
+        findings.problem("drain.max_session_age", "is too short", help);
+    }
+    let max = above_zero("drain.max", raw.max, findings);
+    let needed = raw.announce.0 + max;
+    if let Some(grace) = raw.grace.filter(|grace| grace.0 < needed) {
+        let message = format!("`{grace}` is over before a drain is");
+        let help = format!(
+            "`announce` and `max` may take {}: grant more, or lower them",
+            Span(needed)
+        );
+        findings.warning("drain.grace", message, help);
+    }
     Drain {
         announce: raw.announce.0,
         rate: raw.rate,
-        max: above_zero("drain.max", raw.max, findings),
+        max,
+        close_code: raw.close_code,
+        server_reference: raw.server_reference.as_ref().map(|text| text.0.clone()),
+        max_session_age: age.map(|age| age.0),
+        grace: raw.grace.map(|grace| grace.0),
     }
 }
 

@@ -39,12 +39,13 @@ mod check_bounds;
 mod check_dns;
 mod check_listeners;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 pub use model::Config;
-pub use print::print;
+pub use print::{print, settings};
 pub use problem::{Place, Problem, Problems};
 
 use check::{Findings, check};
@@ -119,6 +120,41 @@ pub fn parse_with(
             text: source.text,
             list: vec![Problem::new(&Place::default(), "cannot be understood")],
         }),
+    }
+}
+
+/// Where the process that runs with this file listens for its operator, as far as can be told: the file may be broken, which
+/// is what the operator is about to hear. `None` for `admin: off`.
+pub fn admin_address(path: &Path) -> Option<SocketAddr> {
+    let usual = raw_admin::AdminListener::default().address;
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let Ok(mut tree) = tree::read(&text) else {
+        return Some(usual.0);
+    };
+    expand::expand(
+        &mut tree,
+        "",
+        &|name| std::env::var(name).ok(),
+        &mut Vec::new(),
+    );
+    let admin = tree.below("admin");
+    if admin.and_then(tree::Node::text) == Some("off") {
+        return None;
+    }
+    let address = admin.and_then(|admin| admin.below("address"));
+    let address = address.and_then(tree::Node::text);
+    Some(
+        address
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(usual.0),
+    )
+}
+
+impl Source {
+    /// The files whose text stands in the place of `${file:…}`.
+    pub fn secrets(&self) -> impl Iterator<Item = PathBuf> {
+        let parts = self.text.split("${file:").skip(1);
+        parts.filter_map(|part| Some(part.split_once('}')?.0.into()))
     }
 }
 

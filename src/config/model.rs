@@ -37,6 +37,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     pub drain: Drain,
     pub log: Log,
+    /// Changed files are taken over by themselves.
+    pub watch: bool,
     /// Threads that carry client traffic, each with its own runtime and its own listening sockets.
     pub workers: NonZeroUsize,
 }
@@ -102,9 +104,17 @@ pub struct CertificateFiles {
 }
 
 /// TLS towards clients.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct TlsPolicy {
     pub minimum: TlsVersion,
+    /// Secrets that replicas share; `None`: the process makes its own.
+    pub ticket_keys: Option<TicketKeysFile>,
+}
+
+#[derive(Debug, Clone)]
+pub struct TicketKeysFile {
+    pub path: PathBuf,
+    pub place: Place,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -474,8 +484,8 @@ pub struct Timeouts {
     pub write: Duration,
 }
 
-/// How sessions are ended on shutdown.
-#[derive(Debug, Clone, Copy)]
+/// How sessions are ended by the operator.
+#[derive(Debug, Clone)]
 pub struct Drain {
     /// From "not ready" to the end of accepting, so that load balancers notice.
     pub announce: Duration,
@@ -483,6 +493,13 @@ pub struct Drain {
     pub rate: NonZeroU32,
     /// After this long the rest is cut.
     pub max: Duration,
+    /// 1001 or 1012.
+    pub close_code: u16,
+    /// MQTT 5 3.14.2.2.5.
+    pub server_reference: Option<String>,
+    pub max_session_age: Option<Duration>,
+    /// What the supervisor grants; only `check` looks at it.
+    pub grace: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]

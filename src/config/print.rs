@@ -1,5 +1,8 @@
 //! The effective configuration as YAML: every default written out. Reading it again gives the same configuration.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::model::{Action, ClientCertificates, Config, Listener, Route, Speaks, TlsVersion};
@@ -12,6 +15,46 @@ pub fn print(config: &Config) -> String {
     let mut text = String::new();
     write_map(&mut text, &whole(config), 0);
     text
+}
+
+/// Every value by its key, for a comparison of two configurations. Elements of lists are known by what they are called, not
+/// by where they stand. Secrets are `***`.
+pub fn settings(config: &Config) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::new();
+    for (name, value) in &whole(config) {
+        flatten(&mut settings, name, value);
+    }
+    settings
+}
+
+fn flatten(settings: &mut BTreeMap<String, String>, key: &str, value: &Value) {
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                flatten(settings, &format!("{key}.{name}"), value);
+            }
+        }
+        Value::Array(list) => {
+            for (index, value) in list.iter().enumerate() {
+                let name = called(value).unwrap_or_else(|| index.to_string());
+                flatten(settings, &format!("{key}[{name}]"), value);
+            }
+        }
+        Value::String(text) => drop(settings.insert(key.to_owned(), text.clone())),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {
+            settings.insert(key.to_owned(), value.to_string());
+        }
+    }
+}
+
+/// A broker by its URL, a listener by its address, a certificate by its file, a route by host and path.
+fn called(value: &Value) -> Option<String> {
+    let text = |name: &str| value.get(name)?.as_str();
+    let name = text("url")
+        .or_else(|| text("address"))
+        .or_else(|| text("chain"));
+    let route = || text("path").map(|path| format!("{}{path}", text("host").unwrap_or("*")));
+    name.map(str::to_owned).or_else(route)
 }
 
 fn whole(config: &Config) -> Map<String, Value> {
@@ -35,10 +78,7 @@ fn whole(config: &Config) -> Map<String, Value> {
                 .map_or(json!("off"), |admin| json!({ "address": admin.address })),
         ),
         ("certificates", certificates.collect()),
-        (
-            "tls",
-            json!({ "minimum": match config.tls.minimum { TlsVersion::Tls12 => "1.2", TlsVersion::Tls13 => "1.3" } }),
-        ),
+        ("tls", tls(config)),
         (
             "routes",
             config
@@ -61,6 +101,7 @@ fn whole(config: &Config) -> Map<String, Value> {
                 "identities": log.identities,
             }),
         ),
+        ("watch", json!(config.watch)),
         ("workers", json!(config.workers)),
     ];
     fields
@@ -109,11 +150,39 @@ fn timeouts(config: &Config) -> Value {
 
 fn drain(config: &Config) -> Value {
     let drain = &config.drain;
-    json!({
+    let mut value = json!({
         "announce": Span(drain.announce).to_string(),
         "rate": drain.rate,
         "max": Span(drain.max).to_string(),
-    })
+        "close_code": drain.close_code,
+    });
+    let span = |span: Option<Duration>| span.map(|span| Span(span).to_string().into());
+    let optional = [
+        (
+            "server_reference",
+            drain.server_reference.clone().map(Value::from),
+        ),
+        ("max_session_age", span(drain.max_session_age)),
+        ("grace", span(drain.grace)),
+    ];
+    for (name, set) in optional {
+        if let Some(set) = set {
+            value[name] = set;
+        }
+    }
+    value
+}
+
+fn tls(config: &Config) -> Value {
+    let minimum = match config.tls.minimum {
+        TlsVersion::Tls12 => "1.2",
+        TlsVersion::Tls13 => "1.3",
+    };
+    let mut value = json!({ "minimum": minimum });
+    if let Some(file) = &config.tls.ticket_keys {
+        value["ticket_keys"] = json!(file.path);
+    }
+    value
 }
 
 fn listener(listener: &Listener) -> Value {

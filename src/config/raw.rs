@@ -68,9 +68,17 @@ pub(super) struct Config {
     /// What is logged, to standard error.
     #[serde(default)]
     pub log: Log,
+    /// Takes changes of this file, and of certificates, keys, CAs, revocation lists and secrets that it names, over within a
+    /// second or so, all or nothing. `false`: only on SIGHUP and `tidegate reload`.
+    #[serde(default = "yes")]
+    pub watch: bool,
     /// Threads that carry client traffic; `auto` is one per processor.
     #[serde(default = "auto")]
     pub workers: Count,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn auto() -> Count {
@@ -118,12 +126,18 @@ pub(super) struct Certificate {
 pub(super) struct Tls {
     /// The oldest version accepted. Quote it.
     pub minimum: TlsVersion,
+    /// File of secrets that session tickets are protected by: with the same file on all replicas a client resumes at any of
+    /// them, and after a restart. Each line is 32 or more random bytes in base64 (`openssl rand -base64 48`): the first one
+    /// protects new tickets, tickets of all are understood. Unless set the process makes its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ticket_keys: Option<FilePath>,
 }
 
 impl Default for Tls {
     fn default() -> Self {
         Self {
             minimum: TlsVersion::Tls12,
+            ticket_keys: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::LogFormat;
 use super::names::LogFilter;
+use super::probe_values::MqttText;
 use super::values::{Count, Size, Span};
 
 /// Bounds on what clients may take.
@@ -85,7 +86,8 @@ impl Default for Timeouts {
     }
 }
 
-/// How sessions are ended on shutdown.
+/// How sessions are ended by the operator: on a stop, in an upgrade, when their broker is taken out, when they are old. All of
+/// it shares one pace.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Drain {
@@ -95,6 +97,20 @@ pub(super) struct Drain {
     pub rate: NonZeroU32,
     /// After this long the rest is cut.
     pub max: Span,
+    /// Close code of a drain: 1001 (going away) or 1012 (service restart).
+    #[schemars(range(min = 1001, max = 1012))]
+    pub close_code: u16,
+    /// Where MQTT 5 clients are sent when the gateway stops: DISCONNECT 0x9C with this Server Reference in the place of
+    /// 0x8B. `other.example.com:443`; what clients make of it is theirs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_reference: Option<MqttText>,
+    /// Sessions of this age are asked to leave, up to a fifth earlier so that they do not leave together; any age unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_session_age: Option<Span>,
+    /// What the supervisor grants before it kills (`TimeoutStopSec`, `terminationGracePeriodSeconds`), for `tidegate check` to
+    /// compare with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Span>,
 }
 
 impl Default for Drain {
@@ -103,6 +119,10 @@ impl Default for Drain {
             announce: seconds(0),
             rate: NonZeroU32::MIN.saturating_add(499),
             max: seconds(60),
+            close_code: 1001,
+            server_reference: None,
+            max_session_age: None,
+            grace: None,
         }
     }
 }

@@ -50,6 +50,28 @@ pub(super) struct Key {
     pub column: usize,
 }
 
+impl Node {
+    pub(super) fn below(&self, name: &str) -> Option<&Self> {
+        let Content::Map(map) = &self.content else {
+            return None;
+        };
+        let found = map.iter().find(|(key, _)| key.name == name);
+        found.map(|(_, node)| node)
+    }
+
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.content {
+            Content::Text(text) => Some(&text.text),
+            Content::Empty
+            | Content::Bool(_)
+            | Content::Number(_)
+            | Content::List(_)
+            | Content::Map(_)
+            | Content::Broken => None,
+        }
+    }
+}
+
 impl Key {
     pub(super) fn place(&self, path: &str) -> Place {
         Place {

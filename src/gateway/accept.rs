@@ -63,6 +63,7 @@ pub async fn run(
     gateway: Arc<Gateway>,
     worker: usize,
 ) {
+    let _door = gateway.drain.door();
     let mut trouble = Trouble::default();
     loop {
         // CANCEL: `accept` loses no connection, `closing` only waits.

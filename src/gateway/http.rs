@@ -76,14 +76,25 @@ pub(super) async fn serve(
         .max_buf_size(snapshot.limits.request_head.max(SMALLEST_HEAD))
         .serve_connection(TokioIo::new(stream), service);
     let mut closing = pin!(gateway.drain.closing());
-    let mut asked_to_close = false;
+    let (mut is_closing, mut asked_to_close) = (false, false);
     // The stream must be had back after the 101, so the connection is polled and not awaited.
     let served = poll_fn(|cx| {
-        if !asked_to_close && closing.as_mut().poll(cx).is_ready() {
-            asked_to_close = true;
-            Pin::new(&mut connection).graceful_shutdown();
+        is_closing = is_closing || closing.as_mut().poll(cx).is_ready();
+        loop {
+            // hyper would close a connection on which nothing has come yet: where nobody is to be refused, the first request
+            // is still waited for.
+            let may_close = gateway.drain.is_refusing() || requests.has_begun();
+            let is_asked = is_closing && !asked_to_close && may_close;
+            if is_asked {
+                asked_to_close = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            let polled = connection.poll_without_shutdown(cx);
+            let begun_now = is_closing && !asked_to_close && requests.has_begun();
+            if polled.is_ready() || !begun_now {
+                return polled;
+            }
         }
-        connection.poll_without_shutdown(cx)
     })
     .await;
     let parts = connection.into_parts();
@@ -149,6 +160,12 @@ async fn shut(stream: &mut Stream, gateway: &Gateway) {
 }
 
 impl Requests {
+    /// The first request is there.
+    fn has_begun(&self) -> bool {
+        let handshake = self.handshake.lock();
+        handshake.unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         drop(
             self.handshake
@@ -214,7 +231,7 @@ impl Requests {
                 return response;
             }
         };
-        if self.arrival.gateway.drain.is_closing() {
+        if self.arrival.gateway.drain.is_refusing() {
             let mut response = sentence(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The gateway is shutting down.",

@@ -25,8 +25,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 
-use crate::certificates::{self, Report};
-use crate::config::model::{Limits, Log, Speaks, Timeouts};
+use crate::certificates::{self, Report, Tickets};
+use crate::config::model::{self, Limits, Log, Speaks, Timeouts};
 use crate::config::networks::Networks;
 use crate::config::{Config, Problem};
 use crate::lifecycle::Drain;
@@ -43,6 +43,8 @@ pub struct Gateway {
     pub drain: Drain,
     /// What is known of brokers: a reload does not forget it.
     pub brokers: Registry,
+    /// What session tickets are protected by: clients resume over a reload.
+    pub tickets: Tickets,
     pub metrics: Arc<Metrics>,
 }
 
@@ -59,6 +61,7 @@ pub struct Snapshot {
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub log: Log,
+    pub drain: model::Drain,
 }
 
 /// What holds for the clients of one listener.
@@ -84,6 +87,7 @@ impl Snapshot {
         config: &Config,
         metrics: &Metrics,
         brokers: &Registry,
+        tickets: &Tickets,
     ) -> Result<Built, Vec<Problem>> {
         let mut problems = Vec::new();
         let needs_tls = config
@@ -91,7 +95,7 @@ impl Snapshot {
             .iter()
             .any(|listener| listener.speaks == Speaks::Tls);
         let server = if needs_tls {
-            certificates::server(config)
+            certificates::server(config, tickets)
                 .map_err(|found| problems.extend(found))
                 .ok()
         } else {
@@ -124,6 +128,7 @@ impl Snapshot {
                 limits: config.limits,
                 timeouts: config.timeouts,
                 log: config.log.clone(),
+                drain: config.drain.clone(),
             },
             certificates,
             warnings,

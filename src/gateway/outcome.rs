@@ -9,6 +9,7 @@ use tracing::Level;
 
 use super::proxy_header::HeaderError;
 use crate::config::model::Timeouts;
+use crate::lifecycle::Asked;
 use crate::mqtt::{ConnectError, Malformed, ReasonCode};
 use crate::pool::JoinError;
 use crate::websocket::{CloseCode, Violation};
@@ -159,6 +160,10 @@ pub enum Reason {
     Draining,
     #[error("the gateway is shutting down")]
     Drained,
+    #[error("its broker was taken out of the pool")]
+    BrokerRemoved,
+    #[error("the session has reached its age (drain.max_session_age)")]
+    TooOld,
     #[error("the gateway was stopped before the session's turn in the drain")]
     Cut,
     #[error("the broker closed the connection without DISCONNECT")]
@@ -222,6 +227,7 @@ impl Reason {
             | Self::PacketTooLarge(_) => Who::Client,
             Self::Panicked => Who::Gateway,
             Self::Draining | Self::Drained | Self::Cut => Who::Operator,
+            Self::BrokerRemoved | Self::TooOld => Who::Operator,
             Self::NoBroker(_)
             | Self::BrokerClosed
             | Self::BrokerIo(_)
@@ -266,6 +272,8 @@ impl Reason {
             Self::NoBroker(_) => "no_broker",
             Self::Draining => "draining",
             Self::Drained => "drain",
+            Self::BrokerRemoved => "broker_removed",
+            Self::TooOld => "age",
             Self::Cut => "cut",
             Self::BrokerClosed => "close",
             Self::BrokerIo(_) => "io",
@@ -314,6 +322,8 @@ impl Reason {
             ),
             Self::Draining => (CloseCode::Restart, "the gateway is restarting"),
             Self::Drained | Self::Cut => (CloseCode::Away, "the gateway is shutting down"),
+            Self::BrokerRemoved => (CloseCode::Away, "the broker is taken out, come again"),
+            Self::TooOld => (CloseCode::Away, "the session is old, come again"),
             Self::BrokerRefused(_) => (
                 CloseCode::Normal,
                 "the broker refused the session, see CONNACK",
@@ -357,7 +367,9 @@ impl Reason {
             Self::PacketTooLarge(_) | Self::ConnectTooLarge => ReasonCode::PacketTooLarge,
             Self::NoBroker(error) if error.is_crowded() => ReasonCode::ServerBusy,
             Self::NoBroker(_) | Self::Draining => ReasonCode::ServerUnavailable,
+            Self::TooOld => ReasonCode::MaximumConnectTime,
             Self::Drained
+            | Self::BrokerRemoved
             | Self::Cut
             | Self::BrokerClosed
             | Self::BrokerIo(_)
@@ -387,6 +399,28 @@ impl Reason {
             | Self::BrokerDisconnected(_)
             | Self::Panicked => return None,
         })
+    }
+
+    /// Why a session that was asked to leave has left.
+    pub fn asked(asked: Option<Asked>) -> Self {
+        match asked {
+            Some(Asked::Group) => Self::BrokerRemoved,
+            Some(Asked::Age) => Self::TooOld,
+            Some(Asked::Stop) | None => Self::Drained,
+        }
+    }
+
+    /// True when the operator ends the session, in the words that the configuration has for it.
+    pub fn is_farewell(&self) -> bool {
+        matches!(
+            self,
+            Self::Drained | Self::BrokerRemoved | Self::TooOld | Self::Cut
+        )
+    }
+
+    /// True when the whole gateway goes, and clients may be told of another one.
+    pub fn is_stop(&self) -> bool {
+        matches!(self, Self::Drained | Self::Cut)
     }
 
     /// How loud a line about it is: `warn` and above want the operator to do something.

@@ -41,7 +41,9 @@ pub struct Start {
 /// Serves one session to its end.
 pub async fn run(start: Box<Start>, counted: Counted) {
     let gateway = Arc::clone(&start.arrival.gateway);
-    let membership = gateway.drain.join();
+    let membership = gateway
+        .drain
+        .join(start.arrival.snapshot.drain.max_session_age);
     let mut record = Box::new(Record::new(&start));
     // CANCEL: a cut drops a session that has no broker yet where it stands.
     let opened = tokio::select! {
@@ -76,7 +78,10 @@ struct Ended {
 
 async fn serve(mut relay: Box<Relay>, record: &mut Record, membership: &Membership) -> Ended {
     record.phase = Phase::Relay;
-    let reason = relay.run(membership, &record.gateway.drain).await;
+    let reason = match relay.run(membership, &record.gateway.drain).await {
+        Reason::Drained => Reason::asked(membership.asked()),
+        reason => reason,
+    };
     record.tallies = Some(Box::new([
         relay.up.translator.tally,
         relay.down.translator.tally,
@@ -139,7 +144,7 @@ async fn open(
         return Err(refused(stream, Reason::NotAuthorized, None));
     };
     record.know(&connect);
-    if arrival.gateway.drain.is_closing() {
+    if arrival.gateway.drain.is_refusing() {
         return Err(refused(stream, Reason::Draining, Some(connect.version)));
     }
     record.phase = Phase::Join;
@@ -324,20 +329,21 @@ async fn say_goodbye(ended: Ended, mut record: Box<Record>, gateway: &Gateway) {
         broker,
         reason,
     } = ended;
+    // How sessions end that the operator ends is his last word, and not that of the time when they began.
+    let farewell = reason.is_farewell().then(|| gateway.snapshot.load_full());
+    let drain = farewell.as_ref().map(|snapshot| &snapshot.drain);
     if at_packet_boundary && record.phase == Phase::Relay {
-        let said = reason.mqtt().zip(record.version);
-        if let Some(packet) = said.and_then(|(code, version)| mqtt::disconnect(version, code)) {
-            data_header(
-                &mut pending,
-                Opcode::Binary,
-                true,
-                packet.len() as u64,
-                None,
-            );
+        let reference = drain
+            .filter(|_| reason.is_stop())
+            .and_then(|drain| drain.server_reference.as_deref());
+        if let Some(packet) = last_packet(&reason, record.version, reference) {
+            let length = packet.len() as u64;
+            data_header(&mut pending, Opcode::Binary, true, length, None);
             pending.extend_from_slice(&packet);
         }
     }
     if at_frame_boundary && let Some((code, text)) = reason.close() {
+        let code = drain.map_or(code, |drain| drain.close_code.into());
         close(&mut pending, code, text, None);
     }
     let heard = !matches!(reason, Reason::Vanished | Reason::ClientIo(_));
@@ -370,6 +376,19 @@ async fn say_goodbye(ended: Ended, mut record: Box<Record>, gateway: &Gateway) {
         biased;
         _ = goodbye => {}
         () = gateway.drain.cut() => {}
+    }
+}
+
+/// MQTT 5's DISCONNECT, where there is one to say.
+fn last_packet(
+    reason: &Reason,
+    version: Option<Version>,
+    reference: Option<&str>,
+) -> Option<Vec<u8>> {
+    let (code, version) = reason.mqtt().zip(version)?;
+    match reference {
+        Some(reference) => mqtt::send_away(version, reference),
+        None => mqtt::disconnect(version, code).map(Vec::from),
     }
 }
 

@@ -1,29 +1,31 @@
-//! The end of everything that belongs to clients: tasks are spawned here, sessions are members, and a drain asks the
-//! members to leave at a pace, in random order, before it cuts what is left.
+//! The end of everything that belongs to clients: tasks are spawned here, sessions are members, and members are asked to
+//! leave at one pace, in random order, whoever wishes it: a stop, a broker that is taken out, a session's age.
 //!
 //! INVARIANT: nothing that serves a client runs outside the tracker; `clippy.toml` forbids `tokio::spawn` elsewhere.
 
 use std::future::Future;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// How fast members are asked to leave.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// Members per second.
-    pub rate: NonZeroU32,
-    /// After this long the rest is cut.
-    pub max: Duration,
-}
+/// Members per second until somebody says otherwise: the default of `drain.rate`.
+const RATE: u32 = 500;
+
+/// How long a pacer that was held up may take to make up for it. More would be a burst.
+const ARREARS: Duration = Duration::from_millis(250);
+
+/// How often members are looked at for their age, and how many at a time: at least so many, or a tenth.
+const AGES: Duration = Duration::from_secs(1);
+const AGED_AT_ONCE: usize = 1000;
 
 /// How a drain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,42 @@ pub struct Ended {
     pub asked: usize,
     /// Tasks that were still there at the end and were cut.
     pub cut: usize,
+}
+
+/// Why a member is asked to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Asked {
+    /// The process stops.
+    Stop = 1,
+    /// Its group has to leave.
+    Group = 2,
+    Age = 3,
+}
+
+impl Asked {
+    fn of(word: u8) -> Option<Self> {
+        [Self::Stop, Self::Group, Self::Age]
+            .into_iter()
+            .find(|asked| *asked as u8 == word)
+    }
+}
+
+/// How far the asking has come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    pub members: usize,
+    /// Members whose turn is still to come.
+    pub waiting: usize,
+    /// Members per second.
+    pub rate: NonZeroU32,
+}
+
+impl Progress {
+    /// Until the last of those that wait now has had its turn.
+    pub fn seconds(&self) -> f64 {
+        self.waiting as f64 / f64::from(self.rate.get())
+    }
 }
 
 /// Members that may have to leave together: the sessions of one broker.
@@ -46,24 +84,64 @@ pub struct Drain {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     tracker: TaskTracker,
+    /// Those who accept: what one of them has in hand when the drain begins is not in `tracker` yet.
+    doors: TaskTracker,
     /// No new connections; idle HTTP connections end.
     closing: CancellationToken,
     /// Everything ends now.
     cut: CancellationToken,
-    members: Mutex<Vec<Arc<Member>>>,
-    /// A group has to leave, or somebody came into one that has to.
+    were_cut: OnceLock<usize>,
+    handed_over: AtomicBool,
+    members: Mutex<Members>,
+    /// Those who wait to be asked. Locked behind `members`, never before it. At most as many as there are members.
+    turns: Mutex<Vec<(Arc<Member>, Asked)>>,
+    /// Somebody waits, or the rate has changed.
     news: Notify,
+    rate: AtomicU32,
+    asked: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    list: Vec<Arc<Member>>,
+    /// A stop: who joins from now on has to leave as well.
+    all_leave: bool,
+    /// Where the next look for ages begins.
+    looked: usize,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            tracker: TaskTracker::default(),
+            doors: TaskTracker::default(),
+            closing: CancellationToken::default(),
+            cut: CancellationToken::default(),
+            were_cut: OnceLock::new(),
+            handed_over: AtomicBool::new(false),
+            members: Mutex::default(),
+            turns: Mutex::default(),
+            news: Notify::default(),
+            rate: AtomicU32::new(RATE),
+            asked: AtomicUsize::new(0),
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Member {
-    asked: AtomicBool,
+    /// 0, or an `Asked`.
+    asked: AtomicU8,
+    /// It is, or was, among the turns.
+    queued: AtomicBool,
     waker: AtomicWaker,
     group: OnceLock<Group>,
-    /// Where it stands in `Shared::members`; changed only under that lock.
+    /// When its age is reached.
+    due: Option<Instant>,
+    /// Where it stands in `Members::list`; changed only under that lock.
     at: AtomicUsize,
 }
 
@@ -88,6 +166,11 @@ impl Drain {
         self.shared.closing.is_cancelled()
     }
 
+    /// True when sessions that would begin now are to be refused.
+    pub fn is_refusing(&self) -> bool {
+        self.is_closing() && !self.shared.handed_over.load(Ordering::Relaxed)
+    }
+
     /// Ready when nothing new may begin.
     pub fn closing(&self) -> WaitForCancellationFuture<'_> {
         self.shared.closing.cancelled()
@@ -97,24 +180,34 @@ impl Drain {
         self.shared.cut.is_cancelled()
     }
 
+    /// Held by whoever accepts, until he has heard of `closing`: the end waits for him.
+    pub fn door(&self) -> TaskTrackerToken {
+        self.shared.doors.token()
+    }
+
     /// Ready when everything must end.
     pub fn cut(&self) -> WaitForCancellationFuture<'_> {
         self.shared.cut.cancelled()
     }
 
-    pub fn join(&self) -> Membership {
-        let mut members = self
-            .shared
-            .members
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    /// A new member; `longest` is the age at which it is asked to leave, at the latest.
+    pub fn join(&self, longest: Option<Duration>) -> Membership {
+        // Up to a fifth earlier: those that came together are not to leave together.
+        let due = longest.map(|age| Instant::now() + age.mul_f64(1.0 - 0.2 * fastrand::f64()));
+        let mut members = self.shared.members();
         let member = Arc::new(Member {
-            asked: AtomicBool::new(false),
+            asked: AtomicU8::new(0),
+            queued: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             group: OnceLock::new(),
-            at: AtomicUsize::new(members.len()),
+            due,
+            at: AtomicUsize::new(members.list.len()),
         });
-        members.push(Arc::clone(&member));
+        members.list.push(Arc::clone(&member));
+        if members.all_leave {
+            self.shared.queue([&member], Asked::Stop);
+        }
+        drop(members);
         Membership {
             member,
             shared: Arc::clone(&self.shared),
@@ -122,84 +215,78 @@ impl Drain {
     }
 
     pub fn members(&self) -> usize {
-        self.shared
-            .members
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.shared.members().list.len()
     }
 
-    /// The members of a group, and those who come into it from now on, have to leave: `pace` asks them. Answers how many
-    /// there are.
-    pub fn ask_group(&self, group: &Group) -> usize {
-        group.leaving.store(true, Ordering::Release);
-        self.shared.news.notify_one();
-        self.leaving(|of| Arc::ptr_eq(&of.leaving, &group.leaving))
-            .len()
-    }
-
-    /// The group is welcome again; who was asked to leave still leaves.
-    pub fn welcome_group(&self, group: &Group) {
-        group.leaving.store(false, Ordering::Release);
-    }
-
-    /// Asks the members of groups that have to leave, so many a second in random order. Ends never.
-    pub async fn pace(&self, rate: NonZeroU32) {
-        /// What a late timer may make up for.
-        const ARREARS: Duration = Duration::from_millis(10);
-        let mut next = Instant::now();
-        loop {
-            let mut waiting = self.leaving(|_any| true);
-            if waiting.is_empty() {
-                self.shared.news.notified().await;
-                continue;
-            }
-            fastrand::shuffle(&mut waiting);
-            for member in waiting {
-                sleep_until(next).await;
-                let stays = member.group.get().is_none_or(|group| !group.is_leaving());
-                // Nobody else holds it: it has left by itself, and takes nobody's turn.
-                if stays || Arc::strong_count(&member) == 1 {
-                    continue;
-                }
-                let earliest = Instant::now().checked_sub(ARREARS).unwrap_or(next);
-                next = next.max(earliest) + Duration::from_secs(1) / rate.get();
-                member.ask();
-            }
+    pub fn progress(&self) -> Progress {
+        Progress {
+            members: self.members(),
+            waiting: self.shared.turns().len(),
+            rate: self.shared.rate(),
         }
     }
 
-    fn leaving(&self, which: impl Fn(&Group) -> bool) -> Vec<Arc<Member>> {
-        let mut waiting = self.not_yet_asked();
-        waiting.retain(|member| {
-            let group = member.group.get();
-            group.is_some_and(|group| group.is_leaving() && which(group))
-        });
-        waiting
+    /// For every drain that runs, and for those to come.
+    pub fn set_rate(&self, rate: NonZeroU32) {
+        self.shared.rate.store(rate.get(), Ordering::Relaxed);
+        self.shared.news.notify_one();
     }
 
     /// Nothing new begins from here on.
     pub fn close(&self) {
         self.shared.closing.cancel();
         self.shared.tracker.close();
+        self.shared.doors.close();
     }
 
-    /// Asks every member to leave, `pace.rate` a second in random order, waits for all tasks until `pace.max`, then cuts
-    /// the rest. Call `close` first. Dropping the future stops the asking; `cut_now` ends it at once.
-    pub async fn run(&self, pace: Pace) -> Ended {
-        let deadline = Instant::now() + pace.max;
-        let mut asked = 0;
-        // CANCEL: the asking loses nothing that matters when the deadline or a cut wins; `wait` only waits.
+    /// As `close`, but another process takes new connections, now or soon: those that are here still become sessions, and leave
+    /// in their turn.
+    pub fn hand_over(&self) {
+        self.shared.handed_over.store(true, Ordering::Relaxed);
+        self.close();
+    }
+
+    /// Puts the members of a group, and those who come into it from now on, among those who are asked to leave. Answers
+    /// how many there are.
+    pub fn ask_group(&self, group: &Group) -> usize {
+        let members = self.shared.members();
+        group.leaving.store(true, Ordering::Relaxed);
+        let is_of_it = |member: &&Arc<Member>| {
+            let of = member.group.get();
+            of.is_some_and(|of| Arc::ptr_eq(&of.leaving, &group.leaving))
+        };
+        self.shared
+            .queue(members.list.iter().filter(is_of_it), Asked::Group)
+    }
+
+    /// The group is welcome again; who was asked to leave still leaves.
+    pub fn welcome_group(&self, group: &Group) {
+        let _members = self.shared.members();
+        group.leaving.store(false, Ordering::Relaxed);
+    }
+
+    /// Asks every member to leave in its turn, waits for all tasks at most `longest`, then cuts the rest. Call `close` first, and
+    /// have `pace` run. `cut_now` ends it at once.
+    pub async fn run(&self, longest: Duration) -> Ended {
+        let deadline = Instant::now() + longest;
+        let before = self.shared.asked.load(Ordering::Relaxed);
+        {
+            let mut members = self.shared.members();
+            members.all_leave = true;
+            self.shared.queue(&members.list, Asked::Stop);
+        }
+        // CANCEL: all three only wait.
         tokio::select! {
             () = async {
-                self.ask(pace.rate, &mut asked).await;
+                self.shared.doors.wait().await;
                 self.shared.tracker.wait().await;
             } => {}
             () = sleep_until(deadline) => {}
             () = self.cut() => {}
         }
-        let cut = self.shared.tracker.len();
+        let asked = self.shared.asked.load(Ordering::Relaxed) - before;
         self.cut_now();
+        let cut = self.shared.were_cut.get().copied().unwrap_or(0);
         // Tasks hear of the cut at their next wake-up and end without waiting for anyone.
         let ended = tokio::time::timeout(Duration::from_secs(2), self.shared.tracker.wait()).await;
         if ended.is_err() {
@@ -215,101 +302,162 @@ impl Drain {
     pub fn cut_now(&self) {
         self.shared.closing.cancel();
         self.shared.tracker.close();
+        self.shared.doors.close();
+        // Counted before they hear of it, by whoever is first.
+        self.shared
+            .were_cut
+            .get_or_init(|| self.shared.tracker.len());
         self.shared.cut.cancel();
     }
 
-    async fn ask(&self, rate: NonZeroU32, asked: &mut usize) {
-        /// Short enough that the asking looks even, long enough that it costs nothing.
-        const TICK: Duration = Duration::from_millis(10);
-        let begun = Instant::now();
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// Gives the turns, and finds the members that are due by their age. Runs as long as the process; ends never.
+    pub async fn pace(&self) {
+        tokio::join!(self.give_turns(), self.find_aged());
+    }
+
+    async fn give_turns(&self) {
+        let mut next = Instant::now();
         loop {
-            let mut waiting = self.not_yet_asked();
-            if waiting.is_empty() {
-                if self.members() == 0 {
-                    return;
-                }
-                // A session may still begin from a connection that was there before the drain.
-                tick.tick().await;
+            if self.shared.turns().is_empty() {
+                self.shared.news.notified().await;
+                // What was not used while nobody waited is gone.
+                next = next.max(Instant::now());
                 continue;
             }
-            fastrand::shuffle(&mut waiting);
-            for member in waiting {
-                // Nobody else holds it: it has left by itself, and takes nobody's turn.
-                if Arc::strong_count(&member) == 1 {
-                    continue;
+            let now = Instant::now();
+            if next > now {
+                // CANCEL: both only wait.
+                tokio::select! {
+                    () = sleep_until(next) => {}
+                    () = self.shared.news.notified() => {}
                 }
-                while *asked as f64 >= begun.elapsed().as_secs_f64() * f64::from(rate.get()) {
-                    tick.tick().await;
-                }
-                *asked += 1;
-                member.ask();
+                // At another rate the next turn may be nearer.
+                next = next.min(Instant::now() + self.shared.interval());
+                continue;
+            }
+            // Who has left by itself takes nobody's turn.
+            if self.shared.ask_one() {
+                let earliest = now.checked_sub(ARREARS).unwrap_or(now);
+                next = next.max(earliest) + self.shared.interval();
             }
         }
     }
 
-    fn not_yet_asked(&self) -> Vec<Arc<Member>> {
-        let members = self
-            .shared
-            .members
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        members
-            .iter()
-            .filter(|member| !member.asked.load(Ordering::Relaxed))
-            .cloned()
-            .collect()
+    async fn find_aged(&self) {
+        let mut tick = tokio::time::interval(AGES);
+        loop {
+            let now = tick.tick().await;
+            let mut members = self.shared.members();
+            let count = members.list.len();
+            let begin = if members.looked < count {
+                members.looked
+            } else {
+                0
+            };
+            let end = count.min(begin + AGED_AT_ONCE.max(count / 10));
+            members.looked = end;
+            let is_due = |member: &&Arc<Member>| member.due.is_some_and(|due| due <= now);
+            let aged = members.list[begin..end].iter().filter(is_due);
+            self.shared.queue(aged, Asked::Age);
+        }
     }
 }
 
-impl Group {
-    fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Acquire)
+impl Shared {
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Member {
-    fn ask(&self) {
-        self.asked.store(true, Ordering::Release);
-        self.waker.wake();
+    fn turns(&self) -> MutexGuard<'_, Vec<(Arc<Member>, Asked)>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rate(&self) -> NonZeroU32 {
+        NonZeroU32::new(self.rate.load(Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN)
+    }
+
+    fn interval(&self) -> Duration {
+        Duration::from_secs(1) / self.rate().get()
+    }
+
+    /// Those of them who do not wait yet. Answers how many.
+    fn queue<'a>(&self, members: impl IntoIterator<Item = &'a Arc<Member>>, why: Asked) -> usize {
+        let mut turns = self.turns();
+        let before = turns.len();
+        let new = members
+            .into_iter()
+            .filter(|member| !member.queued.swap(true, Ordering::Relaxed));
+        turns.extend(new.map(|member| (Arc::clone(member), why)));
+        let added = turns.len() - before;
+        drop(turns);
+        if added > 0 {
+            self.news.notify_one();
+        }
+        added
+    }
+
+    /// Asks one of those who wait, anyone. `false` when that one has left by itself.
+    fn ask_one(&self) -> bool {
+        let mut turns = self.turns();
+        if turns.is_empty() {
+            return false;
+        }
+        let (member, mut why) = {
+            let at = fastrand::usize(..turns.len());
+            turns.swap_remove(at)
+        };
+        drop(turns);
+        // Nobody else holds it.
+        if Arc::strong_count(&member) == 1 {
+            return false;
+        }
+        // What is told is what is true now: another server may have been named for the stop.
+        if self.closing.is_cancelled() {
+            why = Asked::Stop;
+        }
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        member.asked.store(why as u8, Ordering::Release);
+        member.waker.wake();
+        true
     }
 }
 
 impl Membership {
-    /// From now on it leaves when this group has to. Once.
-    pub fn enter(&self, group: &Group) {
-        let entered = self.member.group.set(group.clone());
-        if entered.is_ok() && group.is_leaving() {
-            self.shared.news.notify_one();
-        }
-    }
-
     /// Ready when this member is asked to leave.
     pub fn poll_asked(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.member.asked.load(Ordering::Acquire) {
+        if self.asked().is_some() {
             return Poll::Ready(());
         }
         self.member.waker.register(cx.waker());
         // It may have been asked between the look and the registration.
-        if self.member.asked.load(Ordering::Acquire) {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
+        match self.asked() {
+            Some(_) => Poll::Ready(()),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Why it was asked to leave, if it was.
+    pub fn asked(&self) -> Option<Asked> {
+        Asked::of(self.member.asked.load(Ordering::Acquire))
+    }
+
+    /// From now on it leaves when this group has to. Once.
+    pub fn enter(&self, group: &Group) {
+        // The lock decides whether it came before the group was asked or after.
+        let _members = self.shared.members();
+        let entered = self.member.group.set(group.clone());
+        if entered.is_ok() && group.leaving.load(Ordering::Relaxed) {
+            self.shared.queue([&self.member], Asked::Group);
         }
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let mut members = self
-            .shared
-            .members
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut members = self.shared.members();
         let at = self.member.at.load(Ordering::Relaxed);
-        members.swap_remove(at);
-        if let Some(moved) = members.get(at) {
+        members.list.swap_remove(at);
+        if let Some(moved) = members.list.get(at) {
             moved.at.store(at, Ordering::Relaxed);
         }
     }
@@ -319,27 +467,43 @@ impl Drop for Membership {
 mod tests {
     use super::*;
 
-    fn pace(rate: u32, max: u64) -> Pace {
-        Pace {
-            rate: NonZeroU32::new(rate).unwrap(),
-            max: Duration::from_secs(max),
+    fn start(drain: &Drain, count: usize, longest: Option<Duration>, group: &Group) {
+        for _ in 0..count {
+            let membership = drain.join(longest);
+            membership.enter(group);
+            drain.spawn(async move { std::future::poll_fn(|cx| membership.poll_asked(cx)).await });
         }
     }
 
-    fn start(drain: &Drain, count: usize) {
-        for _ in 0..count {
-            let membership = drain.join();
-            drain.spawn(async move { std::future::poll_fn(|cx| membership.poll_asked(cx)).await });
+    async fn run(drain: &Drain, rate: u32, longest: u64) -> Ended {
+        drain.set_rate(NonZeroU32::new(rate).unwrap());
+        drain.close();
+        tokio::select! {
+            ended = drain.run(Duration::from_secs(longest)) => ended,
+            () = drain.pace() => unreachable!(),
+        }
+    }
+
+    /// Until so many are left.
+    async fn left(drain: &Drain, members: usize) -> f64 {
+        let begun = Instant::now();
+        let left = async {
+            while drain.members() > members {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            () = left => begun.elapsed().as_secs_f64(),
+            () = drain.pace() => unreachable!(),
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn members_leave_at_the_rate() {
         let drain = Drain::default();
-        start(&drain, 1000);
-        drain.close();
+        start(&drain, 1000, None, &Group::default());
         let begun = Instant::now();
-        let ended = drain.run(pace(200, 60)).await;
+        let ended = run(&drain, 200, 60).await;
         let took = begun.elapsed().as_secs_f64();
         assert_eq!(
             ended,
@@ -353,68 +517,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_group_leaves_at_the_rate_and_the_others_stay() {
-        let drain = Drain::default();
-        let (going, staying) = (Group::default(), Group::default());
-        for number in 0..200 {
-            let membership = drain.join();
-            membership.enter(if number % 2 == 0 { &going } else { &staying });
-            drain.spawn(async move { std::future::poll_fn(|cx| membership.poll_asked(cx)).await });
-        }
-        let pacing = drain.clone();
-        let pace = async move { pacing.pace(NonZeroU32::new(100).unwrap()).await };
-        tokio::pin!(pace);
-        let mut left = async |members: usize| {
-            let begun = Instant::now();
-            let leaving = async {
-                while drain.members() > members {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            };
-            tokio::select! {
-                () = leaving => begun.elapsed().as_secs_f64(),
-                () = &mut pace => unreachable!(),
-            }
-        };
-        assert_eq!(drain.ask_group(&going), 100);
-        let took = left(100).await;
-        assert!((0.95..1.05).contains(&took), "took {took} s");
-        // Who comes later leaves too.
-        let late = drain.join();
-        late.enter(&going);
-        drain.spawn(async move { std::future::poll_fn(|cx| late.poll_asked(cx)).await });
-        left(100).await;
-        drain.welcome_group(&going);
-        let welcome = drain.join();
-        welcome.enter(&going);
-        assert_eq!(drain.ask_group(&staying), 100);
-        left(1).await;
-        assert!(!welcome.member.asked.load(Ordering::Relaxed));
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn what_does_not_leave_is_cut_at_the_deadline() {
         let drain = Drain::default();
-        start(&drain, 5);
+        start(&drain, 5, None, &Group::default());
         let stubborn = drain.clone();
         drain.spawn(async move { stubborn.cut().await });
-        drain.close();
         let begun = Instant::now();
-        assert_eq!(drain.run(pace(1000, 7)).await, Ended { asked: 5, cut: 1 });
+        assert_eq!(run(&drain, 1000, 7).await, Ended { asked: 5, cut: 1 });
         assert_eq!(begun.elapsed().as_secs(), 7);
     }
 
     #[tokio::test(start_paused = true)]
     async fn members_that_left_by_themselves_take_nobodys_turn() {
         let drain = Drain::default();
-        let all: Vec<_> = (0..1000).map(|_| drain.join()).collect();
+        let all: Vec<_> = (0..1000).map(|_| drain.join(None)).collect();
         drain.spawn(async move {
             tokio::time::sleep(Duration::from_secs(1)).await;
             drop(all);
         });
-        drain.close();
         let begun = Instant::now();
-        let ended = drain.run(pace(10, 60)).await;
+        let ended = run(&drain, 10, 60).await;
         assert!(ended.asked <= 12, "{ended:?}");
         assert!(begun.elapsed() < Duration::from_secs(2));
     }
@@ -422,12 +544,68 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn members_leave_by_themselves_in_any_order() {
         let drain = Drain::default();
-        let mut all: Vec<_> = (0..10).map(|_| drain.join()).collect();
+        let mut all: Vec<_> = (0..10).map(|_| drain.join(None)).collect();
         for at in [9, 0, 4, 0, 5] {
             drop(all.swap_remove(at));
         }
         assert_eq!(drain.members(), 5);
         drop(all);
         assert_eq!(drain.members(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_leaves_at_the_rate_and_the_others_stay() {
+        let drain = Drain::default();
+        let (going, staying) = (Group::default(), Group::default());
+        start(&drain, 100, None, &going);
+        start(&drain, 100, None, &staying);
+        drain.set_rate(NonZeroU32::new(100).unwrap());
+        assert_eq!(drain.ask_group(&going), 100);
+        assert_eq!(drain.ask_group(&going), 0, "nobody has two turns");
+        let took = left(&drain, 100).await;
+        assert!((0.95..1.05).contains(&took), "took {took} s");
+        assert_eq!(drain.progress().waiting, 0);
+        start(&drain, 1, None, &going);
+        assert_eq!(drain.progress().waiting, 1, "who comes later leaves too");
+        left(&drain, 100).await;
+        drain.welcome_group(&going);
+        start(&drain, 1, None, &going);
+        assert_eq!(drain.progress().waiting, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn members_leave_at_their_age_or_a_fifth_earlier() {
+        let drain = Drain::default();
+        start(
+            &drain,
+            500,
+            Some(Duration::from_secs(100)),
+            &Group::default(),
+        );
+        start(&drain, 1, None, &Group::default());
+        let first = left(&drain, 500).await;
+        assert!((80.0..83.0).contains(&first), "{first} s");
+        let half = first + left(&drain, 251).await;
+        assert!((88.0..92.0).contains(&half), "{half} s");
+        let last = half + left(&drain, 1).await;
+        assert!((98.0..102.0).contains(&last), "{last} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_can_be_raised_while_members_wait() {
+        let drain = Drain::default();
+        let group = Group::default();
+        start(&drain, 101, None, &group);
+        drain.set_rate(NonZeroU32::new(1).unwrap());
+        drain.ask_group(&group);
+        assert_eq!(drain.progress().seconds(), 101.0);
+        let faster = drain.clone();
+        let raise = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            faster.set_rate(NonZeroU32::new(1000).unwrap());
+            std::future::pending::<()>().await;
+        };
+        let took = tokio::select! { took = left(&drain, 0) => took, () = raise => unreachable!() };
+        assert!((0.5..0.7).contains(&took), "took {took} s");
     }
 }

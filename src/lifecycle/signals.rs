@@ -29,3 +29,34 @@ impl Stop {
         }
     }
 }
+
+/// SIGHUP: read the files again. SIGUSR2: let a new process take over.
+#[derive(Debug)]
+pub struct Wishes {
+    reload: Signal,
+    upgrade: Signal,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    Reload,
+    Upgrade,
+}
+
+impl Wishes {
+    /// As `Stop::listen`.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {
+            reload: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    pub async fn next(&mut self) -> Wish {
+        // CANCEL: both arms are `recv`, which loses nothing.
+        tokio::select! {
+            _ = self.reload.recv() => Wish::Reload,
+            _ = self.upgrade.recv() => Wish::Upgrade,
+        }
+    }
+}

@@ -7,7 +7,7 @@ mod rewrite;
 mod connack;
 mod answer;
 
-pub use answer::{Connack, ReasonCode, disconnect};
+pub use answer::{Connack, ReasonCode, disconnect, send_away};
 pub use connack::ConnackFields;
 pub use connect::{Connect, ConnectError, version_of};
 pub use header::{FixedHeader, HeaderReader, Malformed, PacketType};

@@ -179,6 +179,10 @@ impl Pool {
     }
 
     /// The brokers as they are now.
+    pub fn brokers(&self) -> Vec<Arc<Broker>> {
+        self.members().brokers.clone()
+    }
+
     fn members(&self) -> Arc<Members> {
         Arc::clone(&self.members.borrow())
     }
@@ -195,6 +199,11 @@ impl Pool {
 }
 
 impl Broker {
+    /// No snapshot has it any more: it is shown as one that takes no sessions, until its last session ends.
+    pub fn retire(&self) {
+        self.state.turn(true);
+    }
+
     /// Its sessions, for the drain.
     pub fn group(&self) -> &Group {
         &self.state.group

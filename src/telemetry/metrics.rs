@@ -1,4 +1,4 @@
-//! Every metric, in this file and `brokers`. docs/metrics.md is kept equal to it by a test.
+//! Every metric, in this file, `brokers` and `control`. docs/metrics.md is kept equal to it by a test.
 //!
 //! INVARIANT: a label value is a `&'static str` from a closed set or a name from the checked configuration, with an
 //! address where a name server gave one; nothing that a client sends can become one, so the number of series
@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use tracing_appender::non_blocking::ErrorCounter;
 
 use super::brokers::BrokerMetrics;
+use super::control::ControlMetrics;
 use super::process::Process;
 use super::traffic::{Direction, Traffic};
 use crate::mqtt::PacketType;
@@ -35,6 +36,7 @@ macro_rules! labels {
 labels! {
     ByListener { listener: Name }
     ByReason { reason: &'static str }
+    ByResult { result: &'static str }
     ByHandshake { listener: Name, version: &'static str, resumed: &'static str }
     ByTlsCause { listener: Name, cause: &'static str }
     ByCode { listener: Name, code: u16 }
@@ -89,6 +91,7 @@ pub struct Metrics {
     pub session_seconds: Histograms<ByPool>,
     pub outcomes: Family<ByOutcome, Counter>,
     pub certificate_not_after: Family<ByCertificate, Gauge>,
+    pub control: ControlMetrics,
     pub draining: Gauge,
     pub drain_asked: Counter,
     pub drain_cut: Counter,
@@ -121,6 +124,7 @@ impl Metrics {
             session_seconds: Family::new_with_constructor(session_seconds),
             outcomes: Family::default(),
             certificate_not_after: Family::default(),
+            control: ControlMetrics::default(),
             draining: Gauge::default(),
             drain_asked: Counter::default(),
             drain_cut: Counter::default(),
@@ -229,6 +233,7 @@ impl Metrics {
             "End of a certificate's validity, Unix time",
             self.certificate_not_after.clone(),
         );
+        self.control.register(ours);
         ours.register("draining", "1 while a drain runs", self.draining.clone());
         ours.register(
             "drain_asked",

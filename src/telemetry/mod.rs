@@ -3,6 +3,7 @@
 pub mod logging;
 pub mod metrics;
 mod brokers;
+mod control;
 mod process;
 mod traffic;
 

@@ -503,7 +503,7 @@ fn said(listener: &str) -> (Vec<String>, Vec<String>) {
             .map(|it| format!("{}: {}", it.place.key, it.message));
         shown.collect()
     };
-    match certificates::server(&config) {
+    match certificates::server(&config, &certificates::Tickets::default()) {
         Ok(server) => {
             let about_clients = server
                 .warnings

@@ -8,7 +8,8 @@ use std::process::Command;
 use tidegate::telemetry::Metrics;
 use tidegate::telemetry::metrics::{
     ByBroker, ByBrokerCause, ByBrokerState, ByCertificate, ByCode, ByConnack, ByHandshake,
-    ByListener, ByOutcome, ByPool, ByPoolReason, ByProbe, ByReason, ByTlsCause, ByVersion, Name,
+    ByListener, ByOutcome, ByPool, ByPoolReason, ByProbe, ByReason, ByResult, ByTlsCause,
+    ByVersion, Name,
 };
 use tokio::net::TcpStream;
 
@@ -158,6 +159,8 @@ fn metrics_md_has_every_metric_with_its_type_labels_and_meaning() {
         resumed: "x",
     };
     metrics.tls_handshakes.get_or_create(&handshake).inc();
+    let reloads = &metrics.control.reloads;
+    reloads.get_or_create(&ByResult { result: "x" }).inc();
     let failure = ByTlsCause {
         listener: name(),
         cause: "x",

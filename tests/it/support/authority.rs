@@ -9,11 +9,18 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
+/// A certificate for localhost and 127.0.0.1 as text: chain and key.
+pub struct Pair {
+    pub chain: String,
+    pub key: String,
+}
+
 /// The three files a TLS listener and its clients need.
 pub struct Authority {
     pub ca: PathBuf,
     pub chain: PathBuf,
     pub key: PathBuf,
+    issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
@@ -27,22 +34,29 @@ impl Authority {
             .push(DnType::CommonName, "Tidegate test authority");
         let authority =
             CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let certificate = CertificateParams::new(names)
-            .unwrap()
-            .signed_by(&key, &authority)
-            .unwrap();
-
         let made = Self {
             ca: folder.join("ca.pem"),
             chain: folder.join("broker.pem"),
             key: folder.join("broker.key"),
+            issuer: authority,
         };
-        fs::write(&made.ca, authority.pem()).unwrap();
-        fs::write(&made.chain, certificate.pem()).unwrap();
-        fs::write(&made.key, key.serialize_pem()).unwrap();
+        let pair = made.pair();
+        fs::write(&made.ca, made.issuer.pem()).unwrap();
+        fs::write(&made.chain, pair.chain).unwrap();
+        fs::write(&made.key, pair.key).unwrap();
         made
+    }
+
+    /// A new certificate, with a key of its own.
+    pub fn pair(&self) -> Pair {
+        let key = KeyPair::generate().unwrap();
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let params = CertificateParams::new(names).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Pair {
+            chain: certificate.pem(),
+            key: key.serialize_pem(),
+        }
     }
 
     /// A scripted listener's TLS, with the broker's certificate.

@@ -56,7 +56,7 @@ impl Gateway {
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(app.run(Told(told))).unwrap()
+            runtime.block_on(app.run(Told(told), || {})).unwrap()
         });
         Self {
             listeners,

@@ -125,6 +125,20 @@ impl Process {
         }
     }
 
+    /// Waits until the program itself ends; what it started goes on.
+    pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
+        let ended = timeout(deadline, async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                sleep(TICK).await;
+            }
+        });
+        let ended = ended.await;
+        ended.unwrap_or_else(|_| panic!("{} did not end\n{}", self.name, self.last_words()))
+    }
+
     /// Sends it a signal by name: `TERM`, `INT`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();

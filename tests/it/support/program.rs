@@ -32,7 +32,7 @@ pub struct Program {
     pub admin: Admin,
     pub authority: Authority,
     listeners: Vec<SocketAddr>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Program {
@@ -43,19 +43,19 @@ impl Program {
 
     /// The same as the child of another program: its command line, which `tidegate run …` is added to.
     pub async fn run_under(wrapper: &[&str], yaml: &str) -> Self {
-        Self::start(yaml, |alone| {
-            let [program, arguments @ ..] = wrapper else {
-                return alone;
-            };
-            let mut wrapped = Command::new(program);
-            wrapped
-                .args(arguments)
-                .arg(alone.get_program())
-                .args(alone.get_args());
-            if let Some(folder) = alone.get_current_dir() {
-                wrapped.current_dir(folder);
+        Self::start(yaml, |alone| match wrapper {
+            [] => alone,
+            [program, arguments @ ..] => {
+                let mut wrapped = Command::new(program);
+                wrapped
+                    .args(arguments)
+                    .arg(alone.get_program())
+                    .args(alone.get_args());
+                if let Some(folder) = alone.get_current_dir() {
+                    wrapped.current_dir(folder);
+                }
+                wrapped
             }
-            wrapped
         })
         .await
     }
@@ -84,8 +84,27 @@ impl Program {
             listeners: log.lines().filter_map(listener_address).collect(),
             process,
             authority,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Puts another configuration in the place of its own, in one step.
+    pub fn rewrite(&self, yaml: &str) {
+        let beside = self.folder().join("next.yaml");
+        std::fs::write(&beside, completed(yaml, &self.authority)).unwrap();
+        std::fs::rename(beside, self.folder().join("tidegate.yaml")).unwrap();
+    }
+
+    /// Asks it by the command line: `reload`, `drain --wait`.
+    pub async fn ask(&self, arguments: &[&str]) -> Finished {
+        let admin = self.admin.0.to_string();
+        let more = ["-c", "tidegate.yaml", "--admin", &admin];
+        tidegate(self.folder(), &[arguments, &more].concat()).await
     }
 
     /// Of the listener at that place in the configuration.

@@ -65,7 +65,9 @@ fn leaf_of(files: &Files, index: usize) -> Vec<u8> {
 fn the_server_name_chooses_the_certificate() {
     let root = authority("Root", None);
     let files = several(&root);
-    let server = certificates::server(&files.config).unwrap().tls;
+    let server = certificates::server(&files.config, &certificates::Tickets::default())
+        .unwrap()
+        .tls;
     let client = client(&root, |_| true);
     for (name, expected) in [
         ("a.example", 1),
@@ -83,7 +85,9 @@ fn the_server_name_chooses_the_certificate() {
 fn an_unknown_name_gets_the_first_certificate() {
     let root = authority("Root", None);
     let files = several(&root);
-    let server = certificates::server(&files.config).unwrap().tls;
+    let server = certificates::server(&files.config, &certificates::Tickets::default())
+        .unwrap()
+        .tls;
     for name in ["elsewhere.test", "192.0.2.7"] {
         let error = handshake(&client(&root, |_| true), &server, name).unwrap_err();
         assert!(format!("{error:?}").contains("a.example"), "{error:?}");
@@ -94,7 +98,9 @@ fn an_unknown_name_gets_the_first_certificate() {
 fn a_client_without_ecdsa_gets_the_rsa_certificate() {
     let root = authority("Root", None);
     let files = several(&root);
-    let server = certificates::server(&files.config).unwrap().tls;
+    let server = certificates::server(&files.config, &certificates::Tickets::default())
+        .unwrap()
+        .tls;
     let old = client(&root, |suite| suite.contains("ECDHE_RSA"));
     let (client, _) = handshake(&old, &server, "a.example").unwrap();
     assert_eq!(
@@ -107,7 +113,9 @@ fn a_client_without_ecdsa_gets_the_rsa_certificate() {
 fn tls_is_1_3_post_quantum_http_1_1_and_resumed_once_known() {
     let root = authority("Root", None);
     let files = several(&root);
-    let tls = certificates::server(&files.config).unwrap().tls;
+    let tls = certificates::server(&files.config, &certificates::Tickets::default())
+        .unwrap()
+        .tls;
     let known = client(&root, |_| true);
     let (_, server) = handshake(&known, &tls, "b.example").unwrap();
     assert_eq!(server.protocol_version(), Some(ProtocolVersion::TLSv1_3));
@@ -124,12 +132,16 @@ fn tls_1_2_is_spoken_and_resumed_unless_the_policy_ends_it() {
     let root = authority("Root", None);
     let mut files = several(&root);
     let old = client(&root, |suite| suite.contains("ECDHE"));
-    let tls = certificates::server(&files.config).unwrap().tls;
+    let tls = certificates::server(&files.config, &certificates::Tickets::default())
+        .unwrap()
+        .tls;
     let (first, _) = handshake(&old, &tls, "b.example").unwrap();
     assert_eq!(first.protocol_version(), Some(ProtocolVersion::TLSv1_2));
     let (second, _) = handshake(&old, &tls, "b.example").unwrap();
     assert_eq!(second.handshake_kind(), Some(HandshakeKind::Resumed));
     files.config.tls.minimum = TlsVersion::Tls13;
-    let tls = certificates::server(&files.config).unwrap().tls;
+    let tls = certificates::server(&files.config, &certificates::Tickets::default())
+        .unwrap()
+        .tls;
     assert!(handshake(&old, &tls, "b.example").is_err());
 }

@@ -37,7 +37,7 @@ fn a_dev_certificate_loads_without_warning_and_is_trusted_by_its_ca() {
         .config
         .certificates
         .push(files(0, dev.certificate, dev.key));
-    let loaded = certificates::server(&config.config).unwrap();
+    let loaded = certificates::server(&config.config, &certificates::Tickets::default()).unwrap();
     assert_eq!(loaded.warnings, []);
     let trust = BrokerTls {
         trust: Trust::Ca(dev.ca),

@@ -117,7 +117,8 @@ impl Files {
     }
 
     pub(super) fn problems(&self) -> Vec<Problem> {
-        tidegate::certificates::server(&self.config).unwrap_err()
+        tidegate::certificates::server(&self.config, &tidegate::certificates::Tickets::default())
+            .unwrap_err()
     }
 
     /// The one problem, as `key: message`, without the folder's name.
@@ -128,9 +129,12 @@ impl Files {
     /// The one warning, in the same form.
     pub(super) fn warning(&self) -> String {
         self.only(
-            tidegate::certificates::server(&self.config)
-                .unwrap()
-                .warnings,
+            tidegate::certificates::server(
+                &self.config,
+                &tidegate::certificates::Tickets::default(),
+            )
+            .unwrap()
+            .warnings,
         )
     }
 
@@ -180,6 +184,7 @@ fn config() -> Config {
         certificates: Vec::new(),
         tls: TlsPolicy {
             minimum: TlsVersion::Tls12,
+            ticket_keys: None,
         },
         routes: Vec::new(),
         dns: tidegate::config::model::Dns {
@@ -213,6 +218,10 @@ fn config() -> Config {
             announce: second,
             rate: NonZeroU32::MIN,
             max: second,
+            close_code: 1001,
+            server_reference: None,
+            max_session_age: None,
+            grace: None,
         },
         log: Log {
             level: "info".to_owned(),
@@ -220,6 +229,7 @@ fn config() -> Config {
             sessions: true,
             identities: true,
         },
+        watch: true,
         workers: some,
     }
 }

@@ -22,7 +22,7 @@ fn good() -> Made {
 fn a_good_pair_has_no_warning_and_a_report() {
     let made = self_signed(params(&["example.com", "192.0.2.1", "WWW.example.com"]));
     let files = Files::of(&made.pem, &made.key.serialize_pem());
-    let loaded = certificates::server(&files.config).unwrap();
+    let loaded = certificates::server(&files.config, &certificates::Tickets::default()).unwrap();
     assert_eq!(loaded.warnings, []);
     let report = &loaded.certificates[0];
     assert_eq!(
@@ -44,7 +44,7 @@ fn certificate_and_key_may_share_a_file() {
         format!("{}{}", made.key.serialize_pem(), made.pem).as_bytes(),
     );
     both.config.certificates.push(files(0, path.clone(), path));
-    assert!(certificates::server(&both.config).is_ok());
+    assert!(certificates::server(&both.config, &certificates::Tickets::default()).is_ok());
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn the_right_key_among_several_is_found() {
     let made = good();
     let other = KeyPair::generate().unwrap().serialize_pem();
     let files = Files::of(&made.pem, &format!("{other}{}", made.key.serialize_pem()));
-    assert!(certificates::server(&files.config).is_ok());
+    assert!(certificates::server(&files.config, &certificates::Tickets::default()).is_ok());
 }
 
 #[test]
@@ -217,14 +217,19 @@ fn a_missing_intermediate_is_a_warning() {
         expected
     );
     let whole = Files::of(&format!("{}{}", leaf.pem, middle.pem), &key);
-    assert_eq!(certificates::server(&whole.config).unwrap().warnings, []);
+    assert_eq!(
+        certificates::server(&whole.config, &certificates::Tickets::default())
+            .unwrap()
+            .warnings,
+        []
+    );
 }
 
 #[test]
 fn validity_is_checked_against_the_clock() {
     let made = good();
     let files = Files::of(&made.pem, &made.key.serialize_pem());
-    let at = |when| certificates::server_at(&files.config, when);
+    let at = |when| certificates::server_at(&files.config, &certificates::Tickets::default(), when);
     let now = SystemTime::now();
     let expired = at(now + 101 * DAY).unwrap_err();
     assert!(expired[0].message.contains(" expired on 20"), "{expired:?}");
@@ -277,7 +282,7 @@ fn every_host_of_a_route_must_be_covered() {
     let covered = good
         .iter()
         .fold(Files::of(&made.pem, &key), |files, host| files.route(host));
-    assert!(certificates::server(&covered.config).is_ok());
+    assert!(certificates::server(&covered.config, &certificates::Tickets::default()).is_ok());
     for host in ["example.org", "a.b.example.com", "*.example.org", "com"] {
         assert_eq!(
             Files::of(&made.pem, &key)
@@ -297,7 +302,7 @@ fn every_host_of_a_route_must_be_covered() {
     );
     let mut plain = Files::of(&made.pem, &key).route("example.org");
     plain.config.listeners[0].speaks = Speaks::Plain;
-    assert!(certificates::server(&plain.config).is_ok());
+    assert!(certificates::server(&plain.config, &certificates::Tickets::default()).is_ok());
 }
 
 #[test]
@@ -310,7 +315,12 @@ fn a_key_that_everyone_can_read_is_a_warning() {
         "certificates[0].key: everyone on this machine can read the private key key0.pem (mode 0644)"
     );
     mode(&files.config.certificates[0].key, 0o640);
-    assert_eq!(certificates::server(&files.config).unwrap().warnings, []);
+    assert_eq!(
+        certificates::server(&files.config, &certificates::Tickets::default())
+            .unwrap()
+            .warnings,
+        []
+    );
 }
 
 #[test]
