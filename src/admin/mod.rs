@@ -1,8 +1,15 @@
-//! The operator's listener: probes and metrics, on the control thread, so that it answers while the data path is busy.
+//! The operator's listener: probes, metrics and the status page, on the control thread, so that it answers while the data
+//! path is busy.
 
+mod door;
 mod health;
+mod history;
+mod page;
+pub mod report;
+mod status;
 
 pub use health::Health;
+pub use status::{Listener, Status};
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,6 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
 
 /// Connections at once: a scraper, the probes, a person.
 const CONNECTIONS: usize = 64;
@@ -27,16 +35,20 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 const INDEX: &str = "Tidegate\n\
-/livez     200 while the process works\n\
-/readyz    200 when it takes new clients; 503 with what is pending\n\
-/startupz  200 once it has started\n\
-/metrics   Prometheus metrics (OpenMetrics text)\n";
+/             the status page, also at /status\n\
+/status.json  the same for programs\n\
+/livez        200 while the process works\n\
+/readyz       200 when it takes new clients; 503 with what is pending\n\
+/startupz     200 once it has started\n\
+/metrics      Prometheus metrics (OpenMetrics text)\n";
 
 /// Answers until it is dropped.
-pub async fn serve(listener: std::net::TcpListener, health: Arc<Health>) {
+pub async fn serve(listener: std::net::TcpListener, status: Arc<Status>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -46,11 +58,17 @@ pub async fn serve(listener: std::net::TcpListener, health: Arc<Health>) {
     };
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
+    let mut second = interval(history::INTERVAL);
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        // CANCEL: `accept` and `join_next` lose nothing.
+        // CANCEL: `accept`, `join_next` and `tick` lose nothing.
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
+            _ = second.tick() => {
+                status.look();
+                continue;
+            }
         };
         let (Ok((stream, _)), Ok(place)) = (accepted, Arc::clone(&places).try_acquire_owned())
         else {
@@ -58,10 +76,10 @@ pub async fn serve(listener: std::net::TcpListener, health: Arc<Health>) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let health = Arc::clone(&health);
+        let status = Arc::clone(&status);
         connections.spawn(async move {
             let service = service_fn(move |request| {
-                let answer = answer(&request, &health);
+                let answer = answer(&request, &status);
                 async move { Ok::<_, Infallible>(answer) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
@@ -76,7 +94,19 @@ pub async fn serve(listener: std::net::TcpListener, health: Arc<Health>) {
     }
 }
 
-fn answer(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, status: &Status) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    let health = &status.health;
+    // Probes come by whatever name, and their answers are nobody's secret.
+    match path {
+        "/livez" | "/healthz" => return probe(health.live()),
+        "/readyz" => return probe(health.ready()),
+        "/startupz" => return probe(health.started()),
+        _ => {}
+    }
+    if let Err(refusal) = door::check(request.headers(), &status.hosts()) {
+        return text(StatusCode::FORBIDDEN, refusal.sentence());
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.\n");
         response
@@ -84,22 +114,42 @@ fn answer(request: &Request<Incoming>, health: &Health) -> Response<Full<Bytes>>
             .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    match request.uri().path() {
-        "/" => text(StatusCode::OK, INDEX),
-        "/livez" | "/healthz" => probe(health.live()),
-        "/readyz" => probe(health.ready()),
-        "/startupz" => probe(health.started()),
-        "/metrics" => match health.metrics() {
-            Ok(metrics) => {
-                let mut response = text(StatusCode::OK, metrics);
-                response
-                    .headers_mut()
-                    .insert(header::CONTENT_TYPE, OPENMETRICS);
-                response
-            }
+    match path {
+        "/" | "/status" => status_page(),
+        "/status.json" => status_json(request, status),
+        "/metrics" => match status.metrics() {
+            Ok(metrics) => typed(metrics, OPENMETRICS),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         },
         _ => text(StatusCode::NOT_FOUND, INDEX),
+    }
+}
+
+fn status_page() -> Response<Full<Bytes>> {
+    let mut response = typed(page::PAGE, HTML);
+    let headers = response.headers_mut();
+    if let Some(policy) = page::POLICY.as_ref() {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
+    }
+    let sameorigin = HeaderValue::from_static("same-origin");
+    headers.insert("cross-origin-opener-policy", sameorigin);
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    );
+    response
+}
+
+fn status_json(request: &Request<Incoming>, status: &Status) -> Response<Full<Bytes>> {
+    let query = request.uri().query().unwrap_or_default();
+    let after = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("after="));
+    let after = after.and_then(|number| number.parse().ok()).unwrap_or(0);
+    match serde_json::to_string(&status.report(after)) {
+        Ok(json) => typed(json + "\n", JSON),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
 }
 
@@ -115,11 +165,22 @@ fn probe(pending: Vec<String>) -> Response<Full<Bytes>> {
 }
 
 fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(text.into()));
+    let mut response = typed(text, TEXT);
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, TEXT);
     response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+fn typed(body: impl Into<Bytes>, content_type: HeaderValue) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, content_type);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // SECURITY: another site's page must not read it, not even as what it is not.
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    let same_origin = HeaderValue::from_static("same-origin");
+    headers.insert("cross-origin-resource-policy", same_origin);
     response
 }

@@ -12,8 +12,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Health};
-use crate::certificates::Report;
+use crate::admin::{self, Health, Status};
 use crate::config::Problem;
 use crate::config::model::{self, Config, Speaks};
 use crate::gateway::admission::Admission;
@@ -22,7 +21,6 @@ use crate::lifecycle::signals::Stop;
 use crate::lifecycle::{BlockReady, Drain, Ended, Pace, Readiness};
 use crate::pool::{Registry, discovery, probe};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::ByCertificate;
 use worker::Worker;
 
 /// Why a start failed.
@@ -42,7 +40,7 @@ pub enum StartError {
 pub struct App {
     config: Config,
     gateway: Arc<Gateway>,
-    health: Arc<Health>,
+    status: Arc<Status>,
     listeners: Vec<(Arc<ListenerContext>, Vec<std::net::TcpListener>)>,
     admin: Option<std::net::TcpListener>,
     starting: BlockReady,
@@ -57,7 +55,6 @@ impl App {
         let metrics = Arc::new(Metrics::new(workers));
         let brokers = Registry::default();
         let built = Snapshot::build(&config, &metrics, &brokers).map_err(StartError::Problems)?;
-        note_expiry(&built.certificates, &metrics);
         let mut bound = Vec::new();
         let mut unbound = Vec::new();
         for listener in &config.listeners {
@@ -83,7 +80,7 @@ impl App {
             .iter()
             .find(|(listener, ..)| listener.speaks == Speaks::Tls)
             .map_or(443, |(_, address, _)| address.port());
-        let listeners = bound
+        let listeners: Vec<_> = bound
             .into_iter()
             .enumerate()
             .map(|(index, (listener, address, sockets))| {
@@ -107,8 +104,22 @@ impl App {
             brokers,
             metrics: Arc::clone(&metrics),
         });
+        let snapshot = gateway.snapshot.load();
+        let status = Status::new(
+            Health::new(readiness, workers),
+            metrics,
+            gateway.drain.clone(),
+            listeners
+                .iter()
+                .map(|(context, _)| shown(context))
+                .collect(),
+            &config,
+            snapshot.routes.pools(),
+            &built.certificates,
+        );
+        drop(snapshot);
         Ok(Self {
-            health: Arc::new(Health::new(metrics, readiness, workers)),
+            status: Arc::new(status),
             gateway,
             listeners,
             admin,
@@ -142,14 +153,14 @@ impl App {
         drop(self.starting);
         let serving = async {
             match self.admin {
-                Some(admin) => admin::serve(admin, Arc::clone(&self.health)).await,
+                Some(admin) => admin::serve(admin, Arc::clone(&self.status)).await,
                 None => std::future::pending().await,
             }
         };
         let stopping = async {
             let why = stop.next().await;
             tracing::info!(why, sessions = self.gateway.drain.members(), "stopping");
-            drain(&self.gateway, &self.health, &self.config, &mut stop).await
+            drain(&self.gateway, &self.status.health, &self.config, &mut stop).await
         };
         let pools = self.gateway.snapshot.load().routes.pools().to_vec();
         let probing = probe::run(pools.clone(), Arc::clone(&self.gateway.metrics));
@@ -186,7 +197,7 @@ impl App {
                 index,
                 sockets,
                 Arc::clone(&self.gateway),
-                Arc::clone(&self.health),
+                Arc::clone(&self.status),
                 finished.clone(),
             )
         };
@@ -255,18 +266,13 @@ fn bind_admin(admin: &model::Admin) -> io::Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-fn note_expiry(certificates: &[Report], metrics: &Metrics) {
-    for report in certificates {
-        let not_after = report.not_after.duration_since(std::time::UNIX_EPOCH);
-        let seconds = not_after.map_or(0, |since| since.as_secs());
-        let name = report
-            .names
-            .first()
-            .cloned()
-            .unwrap_or_else(|| report.path.display().to_string());
-        let gauge = metrics
-            .certificate_not_after
-            .get_or_create_owned(&ByCertificate { name });
-        gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+fn shown(context: &Arc<ListenerContext>) -> admin::Listener {
+    admin::Listener {
+        name: Arc::clone(&context.name),
+        address: context.address.to_string(),
+        speaks: context.speaks,
+        connections: context.connections.clone(),
+        accepted: context.accepted.clone(),
+        sessions: context.sessions.clone(),
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::Health;
+use crate::admin::Status;
 use crate::gateway::{Gateway, ListenerContext, accept};
 
 /// How often a worker says that it is alive.
@@ -26,7 +26,7 @@ impl Worker {
         index: usize,
         sockets: Vec<(Arc<ListenerContext>, TcpListener)>,
         gateway: Arc<Gateway>,
-        health: Arc<Health>,
+        status: Arc<Status>,
         finished: CancellationToken,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -58,7 +58,7 @@ impl Worker {
                     loop {
                         // CANCEL: a tick that is lost comes again, `cancelled` only waits.
                         tokio::select! {
-                            _ = beat.tick() => health.beat(index),
+                            _ = beat.tick() => status.health.beat(index),
                             () = finished.cancelled() => break,
                         }
                     }

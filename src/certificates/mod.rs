@@ -10,6 +10,7 @@ mod chain;
 mod clients;
 mod coverage;
 pub mod dev;
+mod expiry;
 mod facts;
 mod pem;
 mod resolver;
@@ -35,6 +36,7 @@ use self::resolver::Resolver;
 
 pub use self::broker::broker;
 pub use self::clients::naming_refused;
+pub use self::expiry::{Expiry, Kind, expiries};
 pub use self::subject::{holder, subject_of};
 
 /// Application protocols we answer on the clients' side, best first (RFC 7301).

@@ -5,11 +5,14 @@
     reason = "a command line prints"
 )]
 
+mod ask;
 mod check;
 mod check_announcement;
 #[cfg(feature = "demo")]
 mod demo;
 mod run;
+mod status;
+mod status_table;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,10 +30,11 @@ const EXAMPLES: &str = "\
 Examples:
   tidegate run -c config/tidegate.yaml       serve
   tidegate check -c config/tidegate.yaml     say what would be served, or what is wrong and where
+  tidegate status --watch                    what a running gateway does
   tidegate cert dev --name 192.168.1.10      a development certificate under certs/
   tidegate config schema > tidegate.schema.json
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not ready (status), 78 wrong configuration";
 
 /// The front door of an MQTT cluster: wss on 443 into a weighted pool of brokers, the web site on /
 #[derive(Debug, Parser)]
@@ -46,6 +50,10 @@ enum Command {
     Run(File),
     /// Say what a configuration does, or everything that is wrong with it; opens its files, binds nothing
     Check(File),
+    /// What a running gateway says of itself: sessions, brokers, certificates, the last outcomes
+    Status(status::Options),
+    /// Exit code 0 when a running gateway takes new clients, else 1; for HEALTHCHECK of a container
+    Healthcheck(ask::Whom),
     /// Gateway, development certificate, embedded broker and a page: prints the URL
     #[cfg(feature = "demo")]
     Demo(demo::Options),
@@ -68,7 +76,7 @@ struct File {
         short,
         long = "config",
         value_name = "FILE",
-        default_value = "/etc/tidegate/tidegate.yaml"
+        default_value = ask::CONFIGURATION
     )]
     config: PathBuf,
 }
@@ -104,6 +112,8 @@ impl Cli {
         match self.command {
             Command::Run(file) => run::run(&file.config),
             Command::Check(file) => check::check(&file.config),
+            Command::Status(options) => status::status(&options),
+            Command::Healthcheck(whom) => status::healthcheck(&whom),
             #[cfg(feature = "demo")]
             Command::Demo(options) => demo::demo(&options),
             Command::Cert(Cert::Dev { out, names }) => make_dev_certificate(&out, &names),

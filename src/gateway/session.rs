@@ -1,15 +1,15 @@
 //! One MQTT session from the 101 to its end: CONNECT, a broker, the relay, the goodbye. Recorded once, whatever happens.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Gateway;
 use super::connection::{Arrival, Counted};
 use super::outcome::{Phase, Reason, idle_limit};
 use super::relay::{Lane, Relay, Rules};
+use super::{Gateway, ListenerContext};
 use crate::config::model::{ConnectClientId, ConnectUserName};
 use crate::framing::{Fault, Input, Limits, Masks, Output, Signal, Tally, Translator};
 use crate::identity::{Identity, UniqueId};
@@ -17,8 +17,8 @@ use crate::lifecycle::Membership;
 use crate::mqtt::{self, Connack, Connect, ConnectError, NewNames, PacketType, Version};
 use crate::pool::{Joined, Joining, Pool};
 use crate::stream::Stream;
-use crate::telemetry::metrics::{ByOutcome, ByPool, ByVersion, Name};
-use crate::telemetry::{Counters, Direction};
+use crate::telemetry::metrics::{ByListener, ByOutcome, ByPool, ByVersion, Name};
+use crate::telemetry::{Counters, Direction, Ending};
 use crate::websocket::{Control, FrameReader, Opcode, Peer, close, control, data_header};
 
 /// Bytes that a client may send behind its CONNECT before the broker has answered it.
@@ -442,10 +442,13 @@ struct Record {
     via: Option<std::net::SocketAddr>,
     /// The common name of its certificate.
     certificate: Option<String>,
-    listener: Name,
+    listener: Arc<ListenerContext>,
     pool: Name,
     unique_id: UniqueId,
+    accepted: Instant,
     began: Instant,
+    /// The end of CONNECT.
+    connected: Instant,
     told: bool,
     identities: bool,
     version: Option<Version>,
@@ -471,10 +474,12 @@ impl Record {
             certificate: identities
                 .then(|| start.identity.common_name().map(str::to_owned))
                 .flatten(),
-            listener: Arc::clone(&arrival.listener.name),
+            listener: Arc::clone(&arrival.listener),
             pool: Arc::clone(start.pool.name()),
             unique_id: start.identity.unique_id,
+            accepted: arrival.began,
             began: Instant::now(),
+            connected: Instant::now(),
             told: arrival.snapshot.log.sessions,
             identities,
             version: None,
@@ -503,11 +508,55 @@ impl Record {
             .connects
             .get_or_create(&ByVersion { version })
             .inc();
+        self.connected = Instant::now();
+        let by_listener = ByListener {
+            listener: Arc::clone(&self.listener.name),
+        };
+        let took = self.connected.duration_since(self.accepted);
+        self.gateway
+            .metrics
+            .connect_seconds
+            .get_or_create(&by_listener)
+            .observe(took.as_secs_f64());
     }
 
     fn joined(&mut self, joined: &Joined) {
         self.broker = Some(Arc::clone(&joined.seat.broker().label));
         self.retries = joined.retries;
+        self.listener.sessions.inc();
+        let took = self.connected.elapsed();
+        let metrics = &self.gateway.metrics;
+        metrics.joins.observe(took);
+        metrics
+            .join_seconds
+            .get_or_create(&self.by_pool())
+            .observe(took.as_secs_f64());
+    }
+
+    fn by_pool(&self) -> ByPool {
+        ByPool {
+            pool: Arc::clone(&self.pool),
+        }
+    }
+
+    /// For people who look at the last ends.
+    fn show(&self, reason: &Reason, labels: &ByOutcome, seconds: f64) {
+        self.gateway.metrics.endings.add(Ending {
+            number: 0,
+            at: SystemTime::now(),
+            notice: reason.notice(),
+            who: labels.who,
+            phase: labels.phase,
+            why: labels.why,
+            text: reason.to_string(),
+            client: self.client,
+            client_id: self.client_id.clone(),
+            user_name: self.user_name.clone().unwrap_or_default(),
+            listener: Arc::clone(&self.listener.name),
+            pool: Some(Arc::clone(&self.pool)),
+            broker: self.broker.clone(),
+            seconds,
+        });
     }
 
     fn finish(&mut self, reason: Reason) {
@@ -547,14 +596,13 @@ impl Drop for Record {
         metrics.outcomes.get_or_create(&labels).inc();
         let seconds = self.began.elapsed().as_secs_f64();
         if self.broker.is_some() {
-            let pool = ByPool {
-                pool: Arc::clone(&self.pool),
-            };
+            self.listener.sessions.dec();
             metrics
                 .session_seconds
-                .get_or_create(&pool)
+                .get_or_create(&self.by_pool())
                 .observe(seconds);
         }
+        self.show(&reason, &labels, seconds);
         if !self.told {
             return;
         }
@@ -571,7 +619,7 @@ impl Drop for Record {
                     certificate = self.certificate.as_ref().map(tracing::field::debug),
                     version = self.version.map_or("", Version::name),
                     keepalive = self.keepalive,
-                    listener = &*self.listener,
+                    listener = &*self.listener.name,
                     pool = &*self.pool,
                     broker = self.broker.as_deref().unwrap_or(""),
                     retries = self.retries,

@@ -1,10 +1,14 @@
-//! What the operator sees: log lines, metrics.
+//! What the operator sees: log lines, metrics, the last outcomes.
 
 pub mod logging;
 pub mod metrics;
 mod brokers;
-mod process;
+mod endings;
+pub mod process;
+mod spread;
 mod traffic;
 
+pub use endings::{Ending, Endings, Notice};
 pub use metrics::Metrics;
+pub use spread::{Counts, Spread};
 pub use traffic::{Counters, Direction, Traffic};

@@ -8,7 +8,8 @@ use std::process::Command;
 use tidegate::telemetry::Metrics;
 use tidegate::telemetry::metrics::{
     ByBroker, ByBrokerCause, ByBrokerState, ByCertificate, ByCode, ByConnack, ByHandshake,
-    ByListener, ByOutcome, ByPool, ByPoolReason, ByProbe, ByReason, ByTlsCause, ByVersion, Name,
+    ByIssuer, ByListener, ByOutcome, ByPool, ByPoolReason, ByProbe, ByReason, ByTlsCause,
+    ByVersion, Name,
 };
 use tokio::net::TcpStream;
 
@@ -31,6 +32,7 @@ const PAGES: &[&str] = &[
     "docs/metrics.md",
     "docs/operations.md",
     "docs/out-of-scope.md",
+    "docs/status.md",
 ];
 
 fn read(file: &str) -> String {
@@ -214,6 +216,7 @@ fn metrics_md_has_every_metric_with_its_type_labels_and_meaning() {
         &metrics.brokers.queue_seconds,
         &metrics.broker_connect_seconds,
         &metrics.connack_seconds,
+        &metrics.join_seconds,
         &metrics.session_seconds,
     ] {
         histogram.get_or_create(&pool()).observe(1.0);
@@ -224,7 +227,17 @@ fn metrics_md_has_every_metric_with_its_type_labels_and_meaning() {
         why: "x",
     };
     metrics.outcomes.get_or_create(&outcome).inc();
-    let certificate = ByCertificate { name: "x".into() };
+    metrics.listener_sessions.get_or_create(&listener()).inc();
+    metrics
+        .connect_seconds
+        .get_or_create(&listener())
+        .observe(1.0);
+    let issuer = ByIssuer { issuer: "x".into() };
+    metrics.revocation_next_update.get_or_create(&issuer).set(1);
+    let certificate = ByCertificate {
+        kind: "x",
+        name: "x".into(),
+    };
     metrics
         .certificate_not_after
         .get_or_create(&certificate)

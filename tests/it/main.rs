@@ -40,6 +40,7 @@ mod startup;
 mod identity_out;
 mod source_ports;
 mod static_files;
+mod status;
 mod tls;
 mod trusted_proxies;
 mod tls_files;
