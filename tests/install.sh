@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the real brokers and clients that the tests drive: mosquitto, RabbitMQ, Chromium, Node and Python packages.
+# Installs the real brokers and clients that the tests drive: mosquitto, RabbitMQ, Chromium, promtool, Node and Python packages.
 #
 # For Debian and Ubuntu, as root or with sudo. Safe to run again: with everything in place it takes under a second.
 # No service is left running, and none is started: the tests start their own brokers on free ports.
@@ -29,7 +29,7 @@ node_is_new_enough() { node -e 'process.exit(parseInt(process.versions.node) >= 
 # The packages of those commands that are not there.
 missing_packages() {
   local PATH=$PATH:/usr/sbin pair
-  for pair in mosquitto:mosquitto rabbitmq-server:rabbitmq-server epmd:erlang-base unshare:util-linux ip:iproute2 chromium:chromium node:nodejs npm:npm; do
+  for pair in mosquitto:mosquitto rabbitmq-server:rabbitmq-server epmd:erlang-base unshare:util-linux ip:iproute2 chromium:chromium promtool:prometheus node:nodejs npm:npm; do
     command -v "${pair%:*}" >/dev/null || echo "${pair#*:}"
   done
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv

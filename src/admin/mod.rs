@@ -27,6 +27,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::telemetry::plain;
+
 /// Connections at once: a scraper, the probes, a person.
 const CONNECTIONS: usize = 64;
 
@@ -35,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const PLAIN_METRICS: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -45,7 +49,7 @@ const INDEX: &str = "Tidegate\n\
 /livez        200 while the process works\n\
 /readyz       200 when it takes new clients; 503 with what is pending\n\
 /startupz     200 once it has started\n\
-/metrics      Prometheus metrics (OpenMetrics text)\n";
+/metrics      Prometheus metrics\n";
 
 /// Answers until it is dropped.
 pub async fn serve(listener: std::net::TcpListener, status: Arc<Status>) {
@@ -118,11 +122,21 @@ fn answer(request: &Request<Incoming>, status: &Status) -> Response<Full<Bytes>>
         "/" | "/status" => status_page(),
         "/status.json" => status_json(request, status),
         "/metrics" => match status.metrics() {
+            Ok(metrics) if wants_plain(request) => typed(plain(&metrics), PLAIN_METRICS),
             Ok(metrics) => typed(metrics, OPENMETRICS),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         },
         _ => text(StatusCode::NOT_FOUND, INDEX),
     }
+}
+
+/// Prometheus asks for OpenMetrics first and takes plain text too; who knows only text, or is a browser, says so.
+fn wants_plain(request: &Request<Incoming>) -> bool {
+    let accept = request.headers().get(header::ACCEPT);
+    let accept = accept.and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| {
+        accept.contains("text/") && !accept.contains("application/openmetrics-text")
+    })
 }
 
 fn status_page() -> Response<Full<Bytes>> {

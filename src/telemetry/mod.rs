@@ -6,9 +6,11 @@ mod brokers;
 mod endings;
 pub mod process;
 mod spread;
+mod text_format;
 mod traffic;
 
 pub use endings::{Ending, Endings, Notice};
 pub use metrics::Metrics;
 pub use spread::{Counts, Spread};
+pub use text_format::plain;
 pub use traffic::{Counters, Direction, Traffic};

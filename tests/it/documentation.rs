@@ -27,6 +27,7 @@ const PAGES: &[&str] = &[
     "CONTRIBUTING.md",
     "SECURITY.md",
     "certs/README.md",
+    "deploy/monitoring/README.md",
     "docs/access-log.md",
     "docs/configuration.md",
     "docs/metrics.md",
@@ -35,7 +36,7 @@ const PAGES: &[&str] = &[
     "docs/status.md",
 ];
 
-fn read(file: &str) -> String {
+pub fn read(file: &str) -> String {
     fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
@@ -72,9 +73,9 @@ fn code_words(cell: &str) -> Vec<String> {
 
 /// What `/metrics` says of one family.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Family {
-    kind: String,
-    labels: BTreeSet<String>,
+pub struct Family {
+    pub kind: String,
+    pub labels: BTreeSet<String>,
     help: String,
 }
 
@@ -108,7 +109,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
 }
 
 /// docs/metrics.md.
-fn documented_metrics() -> BTreeMap<String, Family> {
+pub fn documented_metrics() -> BTreeMap<String, Family> {
     ["Clients", "Sessions and brokers", "Process"]
         .iter()
         .flat_map(|heading| rows("docs/metrics.md", heading))

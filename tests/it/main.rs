@@ -26,6 +26,7 @@ mod documentation;
 mod examples;
 mod layers;
 mod limits;
+mod monitoring;
 mod connect;
 mod discovery;
 mod drain;
