@@ -22,7 +22,7 @@ fmt:
 
 lint:
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --all-targets --features demo -- -D warnings
+	cargo clippy --locked --all-targets --features demo,otlp -- -D warnings
 
 doc:
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
@@ -39,4 +39,4 @@ $(DENY):
 
 test:         ## install the real brokers and clients, then run every test
 	tests/install.sh
-	cargo test --locked --features demo
+	cargo test --locked --features demo,otlp

@@ -57,6 +57,10 @@ impl UniqueId {
     pub fn random() -> Self {
         Self(fastrand::u128(..))
     }
+
+    pub fn number(self) -> u128 {
+        self.0
+    }
 }
 
 /// 32 hexadecimal digits.

@@ -6,6 +6,7 @@ mod health;
 mod history;
 mod page;
 pub mod report;
+mod shown;
 mod status;
 
 pub use health::Health;

@@ -13,13 +13,14 @@ use tokio::time::Instant;
 use super::Health;
 use super::history::{History, Totals, unix};
 use super::report;
+use super::shown::{of_ending, of_expiry, of_pool, whole};
 use crate::certificates::{self, Expiry, Kind};
 use crate::config::Config;
 use crate::config::model::Speaks;
 use crate::lifecycle::Drain;
-use crate::pool::{BrokerView, Pool, PoolView, Trouble};
+use crate::pool::Pool;
 use crate::telemetry::metrics::{ByCertificate, ByIssuer, Name};
-use crate::telemetry::{Direction, Ending, Metrics, Notice, process};
+use crate::telemetry::{Direction, Metrics, process};
 
 /// A listener, with its counters.
 #[derive(Debug)]
@@ -280,79 +281,68 @@ impl Listener {
     }
 }
 
-fn of_pool(pool: PoolView) -> report::Pool {
-    let sessions: usize = pool.brokers.iter().map(|broker| broker.sessions).sum();
-    let in_turn = |broker: &BrokerView| broker.takes_sessions && !broker.backup;
-    let taking = pool.brokers.iter().filter(|broker| in_turn(broker));
-    let weights: u64 = taking.map(|broker| u64::from(broker.weight)).sum();
-    let part = |of: f64, whole: f64| if whole > 0.0 { of / whole } else { 0.0 };
-    let broker = |broker: BrokerView| report::Broker {
-        url: broker.label.to_string(),
-        state: broker.state.to_owned(),
-        since: unix(broker.since),
-        weight: broker.weight,
-        backup: broker.backup,
-        sessions: broker.sessions as u64,
-        max_sessions: broker.max_sessions.map(|max| max as u64),
-        share: part(broker.sessions as f64, sessions as f64),
-        weight_share: match in_turn(&broker) {
-            true => part(f64::from(broker.weight), weights as f64),
-            false => 0.0,
-        },
-        joined: broker.joined,
-        last_error: broker.trouble.map(of_trouble),
-    };
-    report::Pool {
-        name: pool.name.to_string(),
-        balance: pool.balance.to_owned(),
-        sessions: sessions as u64,
-        waiting: pool.waiting as u64,
-        brokers: pool.brokers.into_iter().map(broker).collect(),
-    }
-}
-
-fn of_trouble(trouble: Trouble) -> report::Trouble {
-    report::Trouble {
-        at: unix(trouble.at),
-        text: trouble.text,
-    }
-}
-
-fn of_expiry(expiry: &Expiry) -> report::Certificate {
-    report::Certificate {
-        kind: expiry.kind.name().to_owned(),
-        names: expiry.names.clone(),
-        issuer: expiry.issuer.clone(),
-        file: expiry.file.display().to_string(),
-        not_after: unix(expiry.not_after),
-    }
-}
-
-fn of_ending(ending: Ending) -> report::Outcome {
-    let named = |name: Option<Name>| name.map(|name| name.to_string());
-    report::Outcome {
-        number: ending.number,
-        at: unix(ending.at),
-        unusual: ending.notice == Notice::Unusual,
-        who: ending.who.to_owned(),
-        phase: ending.phase.to_owned(),
-        why: ending.why.to_owned(),
-        text: ending.text,
-        client: ending.client.to_string(),
-        client_id: ending.client_id,
-        user_name: ending.user_name,
-        listener: ending.listener.to_string(),
-        pool: named(ending.pool),
-        broker: named(ending.broker),
-        seconds: ending.seconds,
-    }
-}
-
-/// A gauge of things that are there is never below zero for longer than a moment.
-fn whole(gauge: i64) -> u64 {
-    u64::try_from(gauge).unwrap_or(0)
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::lifecycle::Readiness;
+
+    fn config(connections: usize) -> Config {
+        let text = format!(
+            "listeners: [{{address: '127.0.0.1:0', plain: routes}}]\n\
+             routes: [{{path: /mqtt, pool: p}}]\n\
+             pools: {{p: {{brokers: [{{url: 'mqtt://127.0.0.1:1'}}]}}}}\n\
+             limits: {{connections: {connections}}}\n"
+        );
+        crate::config::parse(Path::new("test.yaml"), &text)
+            .unwrap()
+            .config
+    }
+
+    fn certificate(name: &str) -> certificates::Report {
+        certificates::Report {
+            path: "chain.pem".into(),
+            names: vec![name.to_owned()],
+            not_before: SystemTime::UNIX_EPOCH,
+            not_after: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(7),
+            key: String::new(),
+            issuer: String::new(),
+            chain_length: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn another_configuration_takes_the_place_of_the_one_before_in_all_that_is_shown() {
+        let metrics = Arc::new(Metrics::new(1));
+        let status = Status::new(
+            Health::new(Readiness::default(), 1),
+            Arc::clone(&metrics),
+            Drain::default(),
+            Vec::new(),
+            &config(50),
+            &[],
+            &[certificate("old.example.com")],
+        );
+        status.refused(vec!["line 7 is wrong".to_owned()]);
+        let before = status.report(0);
+        assert_eq!(before.configuration.generation, 1);
+        let refused = before.configuration.refused.unwrap();
+        assert_eq!(refused.problems, ["line 7 is wrong"]);
+
+        status.configured(&config(60), &[], &[certificate("new.example.com")]);
+        let after = status.report(0);
+        assert_eq!(after.configuration.generation, 2);
+        assert!(after.configuration.refused.is_none());
+        assert_eq!(after.connections.limit, 60);
+        assert_eq!(after.certificates[0].names, ["new.example.com"]);
+        let text = metrics.encode().unwrap();
+        assert!(text.contains("tidegate_connections_limit 60"), "{text}");
+        assert!(text.contains("name=\"new.example.com\"} 7"), "{text}");
+        assert!(!text.contains("old.example.com"), "{text}");
+    }
 }

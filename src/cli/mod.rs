@@ -210,8 +210,7 @@ fn print_version() {
         "the system's"
     };
     println!("allocator  {allocator}");
-    println!(
-        "demo       {}",
-        if cfg!(feature = "demo") { "yes" } else { "no" }
-    );
+    let has = |feature: bool| if feature { "yes" } else { "no" };
+    println!("demo       {}", has(cfg!(feature = "demo")));
+    println!("otlp       {}", has(cfg!(feature = "otlp")));
 }

@@ -8,6 +8,8 @@ use crate::config::model::Speaks;
 use crate::config::{self, Loaded, Place, Problem};
 use crate::lifecycle::signals::Stop;
 use crate::telemetry::logging::Logging;
+#[cfg(feature = "otlp")]
+use crate::telemetry::otlp::{Exporter, OtlpError, Settings};
 
 pub(super) fn run(path: &Path) -> ExitCode {
     match config::load(path) {
@@ -44,6 +46,11 @@ pub(super) fn serve(loaded: Loaded, bound: impl FnOnce(&App)) -> ExitCode {
         warn(&loaded.source.file, warning);
     }
     app.gateway().metrics.follow_log(logging.dropped());
+    #[cfg(feature = "otlp")]
+    let exporter = match exporter(&app) {
+        Ok(exporter) => exporter,
+        Err(error) => return super::failed(&error),
+    };
     for (name, speaks, address) in app.addresses() {
         tracing::info!(name, %address, speaks = speaking(speaks), "listening");
     }
@@ -64,11 +71,22 @@ pub(super) fn serve(loaded: Loaded, bound: impl FnOnce(&App)) -> ExitCode {
     });
     // Blocking work that is left must not hold the end up.
     runtime.shutdown_background();
+    #[cfg(feature = "otlp")]
+    drop(exporter);
     drop(logging);
     match ended {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => super::failed(&error),
     }
+}
+
+/// Where the environment names a collector.
+#[cfg(feature = "otlp")]
+fn exporter(app: &App) -> Result<Option<Exporter>, OtlpError> {
+    let settings = Settings::from_environment()?;
+    let metrics = &app.gateway().metrics;
+    let start = |settings| Exporter::start(settings, std::sync::Arc::clone(metrics));
+    Ok(settings.map(start).transpose()?.flatten())
 }
 
 /// In the log and in its format: a collector that reads JSON must be able to read this too.

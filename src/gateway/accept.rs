@@ -125,6 +125,7 @@ fn admit(
         tcp_peer: peer,
         local,
         tls: None,
+        secured: None,
         began: Instant::now(),
         listener: Arc::clone(context),
         gateway: Arc::clone(gateway),

@@ -32,6 +32,8 @@ pub struct Arrival {
     pub local: SocketAddr,
     /// Known when the handshake is done, or from the PROXY header of a proxy that ended TLS; `None` without TLS.
     pub tls: Option<Tls>,
+    /// The end of our TLS handshake.
+    pub secured: Option<Instant>,
     pub began: Instant,
     pub listener: Arc<ListenerContext>,
     pub gateway: Arc<Gateway>,
@@ -233,6 +235,7 @@ async fn tls(
     };
     let (_, session) = stream.get_ref();
     arrival.tls = Some(how(session, arrival.tls.take()));
+    arrival.secured = Some(Instant::now());
     count(arrival, session);
     Prefixed::peeked(
         Stream::Tls(Box::new(TlsStream::from(stream))),

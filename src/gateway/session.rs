@@ -18,7 +18,7 @@ use crate::mqtt::{self, Connack, Connect, ConnectError, NewNames, PacketType, Ve
 use crate::pool::{Joined, Joining, Pool};
 use crate::stream::Stream;
 use crate::telemetry::metrics::{ByListener, ByOutcome, ByPool, ByVersion, Name};
-use crate::telemetry::{Counters, Direction, Ending};
+use crate::telemetry::{Counters, Direction, Ending, Notice, SessionSpan};
 use crate::websocket::{Control, FrameReader, Opcode, Peer, close, control, data_header};
 
 /// Bytes that a client may send behind its CONNECT before the broker has answered it.
@@ -445,10 +445,7 @@ struct Record {
     listener: Arc<ListenerContext>,
     pool: Name,
     unique_id: UniqueId,
-    accepted: Instant,
-    began: Instant,
-    /// The end of CONNECT.
-    connected: Instant,
+    stages: Stages,
     told: bool,
     identities: bool,
     version: Option<Version>,
@@ -461,6 +458,16 @@ struct Record {
     reason: Option<Reason>,
     up: Tally,
     down: Tally,
+}
+
+/// When each of them ended.
+struct Stages {
+    accepted: Instant,
+    /// Our TLS handshake.
+    secured: Option<Instant>,
+    upgraded: Instant,
+    connect: Option<Instant>,
+    connack: Option<Instant>,
 }
 
 impl Record {
@@ -477,9 +484,13 @@ impl Record {
             listener: Arc::clone(&arrival.listener),
             pool: Arc::clone(start.pool.name()),
             unique_id: start.identity.unique_id,
-            accepted: arrival.began,
-            began: Instant::now(),
-            connected: Instant::now(),
+            stages: Stages {
+                accepted: arrival.began,
+                secured: arrival.secured,
+                upgraded: Instant::now(),
+                connect: None,
+                connack: None,
+            },
             told: arrival.snapshot.log.sessions,
             identities,
             version: None,
@@ -508,11 +519,12 @@ impl Record {
             .connects
             .get_or_create(&ByVersion { version })
             .inc();
-        self.connected = Instant::now();
+        let now = Instant::now();
+        self.stages.connect = Some(now);
         let by_listener = ByListener {
             listener: Arc::clone(&self.listener.name),
         };
-        let took = self.connected.duration_since(self.accepted);
+        let took = now.duration_since(self.stages.accepted);
         self.gateway
             .metrics
             .connect_seconds
@@ -524,7 +536,9 @@ impl Record {
         self.broker = Some(Arc::clone(&joined.seat.broker().label));
         self.retries = joined.retries;
         self.listener.sessions.inc();
-        let took = self.connected.elapsed();
+        let now = Instant::now();
+        self.stages.connack = Some(now);
+        let took = now.duration_since(self.stages.connect.unwrap_or(self.stages.upgraded));
         let metrics = &self.gateway.metrics;
         metrics.joins.observe(took);
         metrics
@@ -557,6 +571,36 @@ impl Record {
             broker: self.broker.clone(),
             seconds,
         });
+    }
+
+    /// For OpenTelemetry.
+    fn span(&self, reason: &Reason, labels: &ByOutcome) -> SessionSpan {
+        let (now, ended) = (Instant::now(), SystemTime::now());
+        let at = |stage: Instant| ended - now.duration_since(stage);
+        let stages = &self.stages;
+        SessionSpan {
+            unique_id: self.unique_id.number(),
+            accepted: at(stages.accepted),
+            secured: stages.secured.map(at),
+            upgraded: at(stages.upgraded),
+            connect: stages.connect.map(at),
+            connack: stages.connack.map(at),
+            ended,
+            who: labels.who,
+            phase: labels.phase,
+            why: labels.why,
+            text: reason.to_string(),
+            unusual: reason.notice() == Notice::Unusual,
+            client: self.client,
+            client_id: self.client_id.clone(),
+            version: self.version.map(Version::name),
+            listener: Arc::clone(&self.listener.name),
+            pool: Arc::clone(&self.pool),
+            broker: self.broker.clone(),
+            retries: self.retries,
+            up_bytes: self.up.bytes.iter().sum(),
+            down_bytes: self.down.bytes.iter().sum(),
+        }
     }
 
     fn finish(&mut self, reason: Reason) {
@@ -594,7 +638,7 @@ impl Drop for Record {
         };
         let metrics = &self.gateway.metrics;
         metrics.outcomes.get_or_create(&labels).inc();
-        let seconds = self.began.elapsed().as_secs_f64();
+        let seconds = self.stages.upgraded.elapsed().as_secs_f64();
         if self.broker.is_some() {
             self.listener.sessions.dec();
             metrics
@@ -603,6 +647,7 @@ impl Drop for Record {
                 .observe(seconds);
         }
         self.show(&reason, &labels, seconds);
+        metrics.spans.offer(|| self.span(&reason, &labels));
         if !self.told {
             return;
         }

@@ -19,6 +19,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 use super::brokers::BrokerMetrics;
 use super::endings::Endings;
 use super::process::Process;
+use super::spans::Spans;
 use super::spread::Spread;
 use super::traffic::{Direction, Traffic};
 use crate::mqtt::PacketType;
@@ -51,6 +52,7 @@ labels! {
     ByOutcome { who: &'static str, phase: &'static str, why: &'static str }
     ByCertificate { kind: &'static str, name: String }
     ByIssuer { issuer: String }
+    ByResult { result: &'static str }
 }
 
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -98,6 +100,7 @@ pub struct Metrics {
     pub session_seconds: Histograms<ByPool>,
     pub outcomes: Family<ByOutcome, Counter>,
     pub endings: Endings,
+    pub spans: Spans,
     pub certificate_not_after: Family<ByCertificate, Gauge>,
     pub revocation_next_update: Family<ByIssuer, Gauge>,
     pub draining: Gauge,
@@ -137,6 +140,7 @@ impl Metrics {
             session_seconds: Family::new_with_constructor(session_seconds),
             outcomes: Family::default(),
             endings: Endings::default(),
+            spans: Spans::default(),
             certificate_not_after: Family::default(),
             revocation_next_update: Family::default(),
             draining: Gauge::default(),
@@ -271,6 +275,11 @@ impl Metrics {
             "revocation_list_next_update_timestamp_seconds",
             "When a revocation list should have a successor, Unix time",
             self.revocation_next_update.clone(),
+        );
+        ours.register(
+            "otlp_spans",
+            "Spans of sessions: exported, dropped from a full queue, or failed",
+            self.spans.results.clone(),
         );
         ours.register("draining", "1 while a drain runs", self.draining.clone());
         ours.register(

@@ -34,6 +34,7 @@ const PAGES: &[&str] = &[
     "docs/operations.md",
     "docs/out-of-scope.md",
     "docs/status.md",
+    "docs/tracing.md",
 ];
 
 pub fn read(file: &str) -> String {
@@ -233,6 +234,7 @@ fn metrics_md_has_every_metric_with_its_type_labels_and_meaning() {
         .connect_seconds
         .get_or_create(&listener())
         .observe(1.0);
+    metrics.spans.count("x", 1);
     let issuer = ByIssuer { issuer: "x".into() };
     metrics.revocation_next_update.get_or_create(&issuer).set(1);
     let certificate = ByCertificate {

@@ -27,6 +27,8 @@ mod examples;
 mod layers;
 mod limits;
 mod monitoring;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod connect;
 mod discovery;
 mod drain;

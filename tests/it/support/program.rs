@@ -38,11 +38,18 @@ pub struct Program {
 impl Program {
     /// Starts from a configuration that may leave out what `Gateway::start` allows; ports must be 0.
     pub async fn run(yaml: &str) -> Self {
+        Self::run_with(yaml, &[]).await
+    }
+
+    /// The same, with these variables in its environment.
+    pub async fn run_with(yaml: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::make(folder.path());
         let file = folder.path().join("tidegate.yaml");
         std::fs::write(&file, completed(yaml, &authority)).unwrap();
-        let process = Process::start(&command(folder.path(), &["run", "-c", "tidegate.yaml"]));
+        let mut run = command(folder.path(), &["run", "-c", "tidegate.yaml"]);
+        run.envs(environment.iter().copied());
+        let process = Process::start(&run);
         let mut admin = None;
         let started = eventually(async || {
             admin = process.stderr().lines().find_map(admin_address);
