@@ -31,7 +31,7 @@ fmt:
 
 lint:
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --all-targets --features demo -- -D warnings
+	cargo clippy --locked --all-targets --features demo,otlp -- -D warnings
 	cargo clippy --locked --all-targets --manifest-path bench/Cargo.toml -- -D warnings
 
 doc:
@@ -66,8 +66,8 @@ IMAGE_TEST := deploy::docker::the_image_holds_one_program_that_runs_as_nobody_fr
 test:         ## install the real brokers and clients, then run every test
 	tests/install.sh
 	@# cargo builds the image's static program inside of this test: first and alone, for beside it others measure time.
-	-cargo test --locked --features demo --test it -- --exact $(IMAGE_TEST) >/dev/null
-	cargo test --locked --features demo
+	-cargo test --locked --features demo,otlp --test it -- --exact $(IMAGE_TEST) >/dev/null
+	cargo test --locked --features demo,otlp
 	cargo test --locked --manifest-path bench/Cargo.toml
 
 ROUNDS ?= 5

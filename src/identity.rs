@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use http::HeaderMap;
+use siphasher::sip128::SipHasher13;
 
 /// One client. Held until a broker has taken its session.
 #[derive(Debug, Clone)]
@@ -82,6 +83,14 @@ impl UniqueId {
         match &self.0 {
             Name::Own(_) => Cow::Owned(self.to_string().into_bytes()),
             Name::Told(name) => Cow::Borrowed(name),
+        }
+    }
+
+    /// As an OpenTelemetry trace is called: the same for the same name.
+    pub fn number(&self) -> u128 {
+        match &self.0 {
+            Name::Own(id) => *id,
+            Name::Told(name) => SipHasher13::new().hash(name).as_u128(),
         }
     }
 }

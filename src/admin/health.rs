@@ -1,14 +1,12 @@
 //! What the probes ask. Live: the workers turn. Ready: live, started, and no drain. A broker that is gone does not make
 //! the process unready here: its clients are told by CONNACK, and all replicas would go at once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::lifecycle::Readiness;
-use crate::telemetry::Metrics;
 
 /// A worker that has not turned for so long does not serve: five heartbeats.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -16,7 +14,6 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// The state of the process, for the probes.
 #[derive(Debug)]
 pub struct Health {
-    metrics: Arc<Metrics>,
     pub readiness: Readiness,
     began: Instant,
     /// Milliseconds since `began` at each worker's last turn; 0 before the first.
@@ -24,9 +21,8 @@ pub struct Health {
 }
 
 impl Health {
-    pub fn new(metrics: Arc<Metrics>, readiness: Readiness, workers: usize) -> Self {
+    pub fn new(readiness: Readiness, workers: usize) -> Self {
         Self {
-            metrics,
             readiness,
             began: Instant::now(),
             beats: (0..workers).map(|_| AtomicU64::new(0)).collect(),
@@ -83,9 +79,5 @@ impl Health {
                 .map(str::to_owned),
         );
         pending
-    }
-
-    pub(super) fn metrics(&self) -> Result<String, std::fmt::Error> {
-        self.metrics.encode()
     }
 }

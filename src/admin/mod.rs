@@ -1,10 +1,18 @@
-//! The operator's listener: probes and metrics, on the control thread, so that it answers while the data path is busy.
+//! The operator's listener: probes, metrics and the status page, on the control thread, so that it answers while the data
+//! path is busy.
 
 pub mod commands;
+mod door;
 mod health;
+mod history;
+mod page;
+pub mod report;
+mod shown;
+mod status;
 
 pub use commands::Commands;
 pub use health::Health;
+pub use status::{Listener, Status};
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -22,8 +30,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::plain;
 
 /// Connections at once: a scraper, the probes, a person.
 const CONNECTIONS: usize = 64;
@@ -36,22 +46,28 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const PLAIN_METRICS: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 const INDEX: &str = "Tidegate\n\
-/livez     200 while the process works\n\
-/readyz    200 when it takes new clients; 503 with what is pending\n\
-/startupz  200 once it has started\n\
-/metrics   Prometheus metrics (OpenMetrics text)\n\
-/drain     how far a drain is; POST begins one (rate=N, wait=TIME)\n\
-/reload    POST: reads the configuration and its files again\n\
-/upgrade   POST: starts a new process, which takes over\n\
+/             the status page, also at /status\n\
+/status.json  the same for programs\n\
+/livez        200 while the process works\n\
+/readyz       200 when it takes new clients; 503 with what is pending\n\
+/startupz     200 once it has started\n\
+/metrics      Prometheus metrics\n\
+/drain        how far a drain is; POST begins one (rate=N, wait=TIME)\n\
+/reload       POST: reads the configuration and its files again\n\
+/upgrade      POST: starts a new process, which takes over\n\
 POST is taken from this machine only.\n";
 
 /// Answers until `closing`; then finishes the answers in hand, which others may wait for.
 pub async fn serve(
     listener: std::net::TcpListener,
-    health: Arc<Health>,
+    status: Arc<Status>,
     commands: Commands,
     closing: CancellationToken,
 ) {
@@ -64,11 +80,17 @@ pub async fn serve(
     };
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
+    let mut second = interval(history::INTERVAL);
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        // CANCEL: `accept` and `join_next` lose nothing, `cancelled` only waits.
+        // CANCEL: `accept`, `join_next` and `tick` lose nothing, `cancelled` only waits.
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
+            _ = second.tick() => {
+                status.look();
+                continue;
+            }
             () = closing.cancelled() => break,
         };
         let (Ok((stream, peer)), Ok(place)) = (accepted, Arc::clone(&places).try_acquire_owned())
@@ -77,12 +99,12 @@ pub async fn serve(
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (health, commands) = (Arc::clone(&health), commands.clone());
+        let (status, commands) = (Arc::clone(&status), commands.clone());
         let closing = closing.clone();
         connections.spawn(async move {
             let service = service_fn(move |request| {
-                let (health, commands) = (Arc::clone(&health), commands.clone());
-                async move { Ok::<_, Infallible>(answer(&request, peer, &health, &commands).await) }
+                let (status, commands) = (Arc::clone(&status), commands.clone());
+                async move { Ok::<_, Infallible>(answer(&request, peer, &status, &commands).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -113,10 +135,21 @@ pub async fn serve(
 async fn answer(
     request: &Request<Incoming>,
     peer: SocketAddr,
-    health: &Health,
+    status: &Status,
     commands: &Commands,
 ) -> Response<Full<Bytes>> {
     let (path, query) = (request.uri().path(), request.uri().query());
+    let health = &status.health;
+    // Probes come by whatever name, and their answers are nobody's secret.
+    match path {
+        "/livez" | "/healthz" => return probe(health.live()),
+        "/readyz" => return probe(health.ready()),
+        "/startupz" => return probe(health.started()),
+        _ => {}
+    }
+    if let Err(refusal) = door::check(request.headers(), &status.hosts()) {
+        return text(StatusCode::FORBIDDEN, refusal.sentence());
+    }
     if request.method() == Method::POST {
         let query = query.unwrap_or_default();
         let answered = commands.answer(path, query, request.headers(), peer).await;
@@ -135,21 +168,51 @@ async fn answer(
         return text(StatusCode::OK, state);
     }
     match path {
-        "/" => text(StatusCode::OK, INDEX),
-        "/livez" | "/healthz" => probe(health.live()),
-        "/readyz" => probe(health.ready()),
-        "/startupz" => probe(health.started()),
-        "/metrics" => match health.metrics() {
-            Ok(metrics) => {
-                let mut response = text(StatusCode::OK, metrics);
-                response
-                    .headers_mut()
-                    .insert(header::CONTENT_TYPE, OPENMETRICS);
-                response
-            }
+        "/" | "/status" => status_page(),
+        "/status.json" => status_json(request, status),
+        "/metrics" => match status.metrics() {
+            Ok(metrics) if wants_plain(request) => typed(plain(&metrics), PLAIN_METRICS),
+            Ok(metrics) => typed(metrics, OPENMETRICS),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         },
         _ => text(StatusCode::NOT_FOUND, INDEX),
+    }
+}
+
+/// Prometheus asks for OpenMetrics first and takes plain text too; who knows only text, or is a browser, says so.
+fn wants_plain(request: &Request<Incoming>) -> bool {
+    let accept = request.headers().get(header::ACCEPT);
+    let accept = accept.and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| {
+        accept.contains("text/") && !accept.contains("application/openmetrics-text")
+    })
+}
+
+fn status_page() -> Response<Full<Bytes>> {
+    let mut response = typed(page::PAGE, HTML);
+    let headers = response.headers_mut();
+    if let Some(policy) = page::POLICY.as_ref() {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
+    }
+    let sameorigin = HeaderValue::from_static("same-origin");
+    headers.insert("cross-origin-opener-policy", sameorigin);
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    );
+    response
+}
+
+fn status_json(request: &Request<Incoming>, status: &Status) -> Response<Full<Bytes>> {
+    let query = request.uri().query().unwrap_or_default();
+    let after = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("after="));
+    let after = after.and_then(|number| number.parse().ok()).unwrap_or(0);
+    match serde_json::to_string(&status.report(after)) {
+        Ok(json) => typed(json + "\n", JSON),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
 }
 
@@ -165,11 +228,22 @@ fn probe(pending: Vec<String>) -> Response<Full<Bytes>> {
 }
 
 fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(text.into()));
+    let mut response = typed(text, TEXT);
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, TEXT);
     response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+fn typed(body: impl Into<Bytes>, content_type: HeaderValue) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, content_type);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // SECURITY: another site's page must not read it, not even as what it is not.
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    let same_origin = HeaderValue::from_static("same-origin");
+    headers.insert("cross-origin-resource-policy", same_origin);
     response
 }

@@ -20,8 +20,8 @@ use tokio::sync::{mpsc, watch as channel};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::commands::{Commanded, Phase};
-use crate::admin::{self, Commands, Health};
-use crate::certificates::{Report, Tickets};
+use crate::admin::{self, Commands, Health, Status};
+use crate::certificates::Tickets;
 use crate::config::model::{self, Config, Speaks};
 use crate::config::{Problem, Source};
 use crate::gateway::admission::Admission;
@@ -31,7 +31,6 @@ use crate::lifecycle::signals::Stop;
 use crate::lifecycle::{BlockReady, Drain, Ended, Readiness, Supervisor};
 use crate::pool::{Registry, discovery, probe};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::ByCertificate;
 use drain::Draining;
 use listen::Doors;
 use reload::{InForce, Reloader};
@@ -55,7 +54,7 @@ pub enum StartError {
 pub struct App {
     config: Config,
     gateway: Arc<Gateway>,
-    health: Arc<Health>,
+    status: Arc<Status>,
     listeners: Vec<(Arc<ListenerContext>, Vec<std::net::TcpListener>)>,
     admin: Option<std::net::TcpListener>,
     starting: BlockReady,
@@ -94,7 +93,6 @@ impl App {
         let read = watch::contents(changes::files(&config, launch.source.as_ref()));
         let built =
             Snapshot::build(&config, &metrics, &brokers, &tickets).map_err(StartError::Problems)?;
-        note_expiry(&built.certificates, &metrics);
         metrics.control.in_force(1);
         let bound = bind_all(&config, &mut launch.inherited)?;
         for (name, address) in launch.inherited.rest() {
@@ -106,7 +104,7 @@ impl App {
             .iter()
             .find(|(listener, ..)| listener.speaks == Speaks::Tls)
             .map_or(443, |(_, address, _)| address.port());
-        let listeners = bound
+        let listeners: Vec<_> = bound
             .listeners
             .into_iter()
             .enumerate()
@@ -135,8 +133,22 @@ impl App {
             tickets,
             metrics: Arc::clone(&metrics),
         });
+        let snapshot = gateway.snapshot.load();
+        let status = Status::new(
+            Health::new(readiness, workers),
+            metrics,
+            gateway.drain.clone(),
+            listeners
+                .iter()
+                .map(|(context, _)| shown(context))
+                .collect(),
+            &config,
+            snapshot.routes.pools(),
+            &built.certificates,
+        );
+        drop(snapshot);
         Ok(Self {
-            health: Arc::new(Health::new(metrics, readiness, workers)),
+            status: Arc::new(status),
             gateway,
             listeners,
             admin: bound.admin,
@@ -196,7 +208,7 @@ impl App {
         let handed_over = CancellationToken::new();
         let admin_door = self.admin.as_ref().and_then(|admin| admin.try_clone().ok());
         let desk = Desk::default();
-        let serving = desk.serve(self.admin, Arc::clone(&self.health), self.commands);
+        let serving = desk.serve(self.admin, Arc::clone(&self.status), self.commands);
         let snapshot = self.gateway.snapshot.load_full();
         let (in_force, following) = channel::channel(InForce {
             pools: snapshot.routes.pools().to_vec(),
@@ -211,6 +223,7 @@ impl App {
         let reloader = Reloader {
             gateway: Arc::clone(&self.gateway),
             supervisor: Arc::clone(&supervisor),
+            status: Arc::clone(&self.status),
             config: self.config,
             source: self.launch.source,
             read: self.read,
@@ -218,11 +231,15 @@ impl App {
             in_force,
             phase: phase.subscribe(),
         };
-        let supervising =
-            supervise::run(&self.gateway, &self.health, &supervisor, phase.subscribe());
+        let supervising = supervise::run(
+            &self.gateway,
+            &self.status.health,
+            &supervisor,
+            phase.subscribe(),
+        );
         let draining = Draining {
             gateway: &self.gateway,
-            health: &self.health,
+            health: &self.status.health,
             supervisor: &supervisor,
             doors: &doors,
             handed_over: &handed_over,
@@ -276,7 +293,7 @@ impl App {
                 index,
                 sockets,
                 Arc::clone(&self.gateway),
-                Arc::clone(&self.health),
+                Arc::clone(&self.status),
                 accepts.clone(),
                 finished.clone(),
             )
@@ -307,11 +324,11 @@ impl Desk {
     async fn serve(
         &self,
         admin: Option<std::net::TcpListener>,
-        health: Arc<Health>,
+        status: Arc<Status>,
         commands: Commands,
     ) {
         if let Some(admin) = admin {
-            admin::serve(admin, health, commands, self.closing.clone()).await;
+            admin::serve(admin, status, commands, self.closing.clone()).await;
         }
         self.closed.cancel();
         std::future::pending().await
@@ -413,20 +430,13 @@ fn bind_admin(admin: &model::Admin) -> io::Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-fn note_expiry(certificates: &[Report], metrics: &Metrics) {
-    // Those of the configuration before may have other names.
-    metrics.certificate_not_after.clear();
-    for report in certificates {
-        let not_after = report.not_after.duration_since(std::time::UNIX_EPOCH);
-        let seconds = not_after.map_or(0, |since| since.as_secs());
-        let name = report
-            .names
-            .first()
-            .cloned()
-            .unwrap_or_else(|| report.path.display().to_string());
-        let gauge = metrics
-            .certificate_not_after
-            .get_or_create_owned(&ByCertificate { name });
-        gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+fn shown(context: &Arc<ListenerContext>) -> admin::Listener {
+    admin::Listener {
+        name: Arc::clone(&context.name),
+        address: context.address.to_string(),
+        speaks: context.speaks,
+        connections: context.connections.clone(),
+        accepted: context.accepted.clone(),
+        sessions: context.sessions.clone(),
     }
 }

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::upgrade::Upgrade;
 use super::watch::{Contents, Watcher, contents};
-use super::{changes, note_expiry, supervise};
+use super::{changes, supervise};
+use crate::admin::Status;
 use crate::admin::commands::{Command, Phase, Reloaded};
 use crate::config::model::Dns;
 use crate::config::{self, Config, Loaded, Place, Problem, Problems, Source};
@@ -40,6 +41,7 @@ pub(super) struct InForce {
 pub(super) struct Reloader {
     pub(super) gateway: Arc<Gateway>,
     pub(super) supervisor: Arc<Supervisor>,
+    pub(super) status: Arc<Status>,
     /// What is in force.
     pub(super) config: Config,
     /// The file to read again; `None` where the configuration has none.
@@ -176,7 +178,8 @@ impl Reloader {
             pools: new.routes.pools().to_vec(),
             dns: loaded.config.dns.clone(),
         });
-        note_expiry(&built.certificates, &self.gateway.metrics);
+        self.status
+            .configured(&loaded.config, new.routes.pools(), &built.certificates);
         self.generation += 1;
         self.gateway.metrics.control.in_force(self.generation);
         self.config = loaded.config;
@@ -221,6 +224,8 @@ impl Reloader {
 
     fn refused(&self, problems: &Problems) -> Reloaded {
         self.gateway.metrics.control.last_successful.set(0);
+        self.status
+            .refused(problems.to_string().lines().map(str::to_owned).collect());
         Reloaded {
             generation: self.generation,
             changes: Vec::new(),

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::Health;
+use crate::admin::Status;
 use crate::gateway::{Gateway, ListenerContext, accept};
 
 /// How often a worker says that it is alive.
@@ -28,7 +28,7 @@ impl Worker {
         index: usize,
         sockets: Vec<(Arc<ListenerContext>, TcpListener)>,
         gateway: Arc<Gateway>,
-        health: Arc<Health>,
+        status: Arc<Status>,
         accepts: mpsc::Sender<()>,
         finished: CancellationToken,
     ) -> io::Result<Self> {
@@ -62,7 +62,7 @@ impl Worker {
                     loop {
                         // CANCEL: a tick that is lost comes again, `cancelled` only waits.
                         tokio::select! {
-                            _ = beat.tick() => health.beat(index),
+                            _ = beat.tick() => status.health.beat(index),
                             () = finished.cancelled() => break,
                         }
                     }

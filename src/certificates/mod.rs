@@ -10,6 +10,7 @@ mod chain;
 mod clients;
 mod coverage;
 pub mod dev;
+mod expiry;
 mod facts;
 mod pem;
 mod resolver;
@@ -38,6 +39,7 @@ use self::tickets::{Scope, Source};
 
 pub use self::broker::broker;
 pub use self::clients::naming_refused;
+pub use self::expiry::{Expiry, Kind, expiries};
 pub use self::subject::{holder, subject_of};
 pub use self::tickets::Tickets;
 

@@ -5,6 +5,7 @@
     reason = "a command line prints"
 )]
 
+mod ask;
 mod check;
 mod check_announcement;
 #[cfg(feature = "demo")]
@@ -12,6 +13,8 @@ mod demo;
 mod man;
 mod operate;
 mod run;
+mod status;
+mod status_table;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,10 +32,11 @@ const EXAMPLES: &str = "\
 Examples:
   tidegate run -c config/tidegate.yaml       serve
   tidegate check -c config/tidegate.yaml     say what would be served, or what is wrong and where
+  tidegate status --watch                    what a running gateway does
   tidegate cert dev --name 192.168.1.10      a development certificate under certs/
   tidegate config schema > tidegate.schema.json
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not ready (status), 78 wrong configuration";
 
 const RELOAD: &str = "\
 The new configuration is taken over whole or not at all; with a problem the old one goes on (exit code 78). Sessions keep
@@ -63,6 +67,10 @@ enum Command {
     Run(run::Options),
     /// Say what a configuration does, or everything that is wrong with it; opens its files, binds nothing
     Check(check::Options),
+    /// What a running gateway says of itself: sessions, brokers, certificates, the last outcomes
+    Status(status::Options),
+    /// Exit code 0 when a running gateway takes new clients, else 1; for HEALTHCHECK of a container
+    Healthcheck(ask::Whom),
     /// Have the running process read its configuration and files again: says what changed, or every problem. No session ends
     #[command(after_help = RELOAD)]
     Reload(operate::Process),
@@ -100,7 +108,7 @@ struct File {
         short,
         long = "config",
         value_name = "FILE",
-        default_value = "/etc/tidegate/tidegate.yaml"
+        default_value = ask::CONFIGURATION
     )]
     config: PathBuf,
 }
@@ -136,6 +144,8 @@ impl Cli {
         match self.command {
             Command::Run(options) => run::run(&options),
             Command::Check(options) => check::check(&options),
+            Command::Status(options) => status::status(&options),
+            Command::Healthcheck(whom) => status::healthcheck(&whom),
             Command::Reload(process) => operate::reload(&process),
             Command::Drain(options) => operate::drain(&options),
             Command::Upgrade(process) => operate::upgrade(&process),
@@ -236,8 +246,7 @@ fn print_version() {
         "the system's"
     };
     println!("allocator  {allocator}");
-    println!(
-        "demo       {}",
-        if cfg!(feature = "demo") { "yes" } else { "no" }
-    );
+    let has = |feature: bool| if feature { "yes" } else { "no" };
+    println!("demo       {}", has(cfg!(feature = "demo")));
+    println!("otlp       {}", has(cfg!(feature = "otlp")));
 }

@@ -13,6 +13,8 @@ use crate::lifecycle::Supervisor;
 use crate::lifecycle::inherited::Inherited;
 use crate::lifecycle::signals::{Stop, Wish, Wishes};
 use crate::telemetry::logging::Logging;
+#[cfg(feature = "otlp")]
+use crate::telemetry::otlp::{Exporter, OtlpError, Settings};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -87,6 +89,11 @@ pub(super) fn serve(
         warn(&loaded.source.file, warning);
     }
     app.gateway().metrics.follow_log(logging.dropped());
+    #[cfg(feature = "otlp")]
+    let exporter = match exporter(&app) {
+        Ok(exporter) => exporter,
+        Err(error) => return super::failed(&error),
+    };
     for (name, speaks, address) in app.addresses() {
         tracing::info!(name, %address, speaks = speaking(speaks), "listening");
     }
@@ -112,6 +119,8 @@ pub(super) fn serve(
     }
     // Blocking work that is left must not hold the end up.
     runtime.shutdown_background();
+    #[cfg(feature = "otlp")]
+    drop(exporter);
     drop(logging);
     match ended {
         Ok(_) => ExitCode::SUCCESS,
@@ -149,6 +158,15 @@ fn remove_pid(path: &Path) {
     if is_own && let Err(error) = std::fs::remove_file(path) {
         tracing::warn!(path = %path.display(), %error, "the PID file cannot be removed");
     }
+}
+
+/// Where the environment names a collector.
+#[cfg(feature = "otlp")]
+fn exporter(app: &App) -> Result<Option<Exporter>, OtlpError> {
+    let settings = Settings::from_environment()?;
+    let metrics = &app.gateway().metrics;
+    let start = |settings| Exporter::start(settings, std::sync::Arc::clone(metrics));
+    Ok(settings.map(start).transpose()?.flatten())
 }
 
 /// In the log and in its format: a collector that reads JSON must be able to read this too.

@@ -180,6 +180,7 @@ fn admin(
     }
     Some(Admin {
         address,
+        hosts: admin.hosts.into_iter().map(|host| host.0).collect(),
         place: findings.places.of("admin.address"),
     })
 }

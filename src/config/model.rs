@@ -90,6 +90,8 @@ pub enum Speaks {
 #[derive(Debug, Clone)]
 pub struct Admin {
     pub address: SocketAddr,
+    /// Names beside those that are always right; lower case, exact or `*.example.com`.
+    pub hosts: Vec<String>,
     pub place: Place,
 }
 

@@ -72,10 +72,10 @@ fn whole(config: &Config) -> Map<String, Value> {
         ("trusted_proxies", networks(&config.trusted_proxies)),
         (
             "admin",
-            config
-                .admin
-                .as_ref()
-                .map_or(json!("off"), |admin| json!({ "address": admin.address })),
+            config.admin.as_ref().map_or(
+                json!("off"),
+                |admin| json!({ "address": admin.address, "hosts": admin.hosts }),
+            ),
         ),
         ("certificates", certificates.collect()),
         ("tls", tls(config)),

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::names::Address;
+use super::names::{Address, HostPattern};
 
 #[derive(Debug)]
 pub(super) enum Admin {
@@ -21,12 +21,17 @@ pub(super) enum Admin {
 pub(super) struct AdminListener {
     /// IP address and port. In a container: `0.0.0.0:9090`, where the probes come from outside it.
     pub address: Address,
+    /// Names that it may be asked by, exact or with one wildcard label. Addresses and names that the public DNS cannot have
+    /// (`tidegate`, `localhost`, below `.svc`, `.local`, `.internal`) are always right: what comes by another name may be a web page that
+    /// has pointed its own name here.
+    pub hosts: Vec<HostPattern>,
 }
 
 impl Default for AdminListener {
     fn default() -> Self {
         Self {
             address: Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 9090))),
+            hosts: Vec::new(),
         }
     }
 }

@@ -27,7 +27,9 @@ pub struct ListenerContext {
     /// Where a redirect leads: the port of the first TLS listener.
     pub https_port: u16,
     pub connections: Gauge,
-    accepted: Counter,
+    /// Those that a broker has.
+    pub sessions: Gauge,
+    pub accepted: Counter,
     errors: Counter,
 }
 
@@ -50,6 +52,7 @@ impl ListenerContext {
             address,
             https_port,
             connections: metrics.connections.get_or_create_owned(&labels),
+            sessions: metrics.listener_sessions.get_or_create_owned(&labels),
             accepted: metrics.accepted.get_or_create_owned(&labels),
             errors: metrics.accept_errors.get_or_create_owned(&labels),
         }
@@ -124,6 +127,7 @@ fn admit(
         local,
         tls: None,
         unique_id: None,
+        secured: None,
         began: Instant::now(),
         listener: Arc::clone(context),
         gateway: Arc::clone(gateway),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::CommonState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +19,7 @@ use crate::certificates::{holder, naming_refused};
 use crate::config::model::Speaks;
 use crate::identity::{Tls, UniqueId};
 use crate::stream::{Stream, tune};
+use crate::telemetry::Ending;
 use crate::telemetry::metrics::{ByHandshake, ByListener, ByOutcome, ByTlsCause};
 use crate::tls;
 
@@ -34,6 +35,8 @@ pub struct Arrival {
     pub tls: Option<Tls>,
     /// From a PROXY header.
     pub unique_id: Option<UniqueId>,
+    /// The end of our TLS handshake.
+    pub secured: Option<Instant>,
     pub began: Instant,
     pub listener: Arc<ListenerContext>,
     pub gateway: Arc<Gateway>,
@@ -64,6 +67,7 @@ pub async fn serve(stream: TcpStream, arrival: Arrival, permit: Permit, handshak
 #[derive(Debug)]
 pub(super) struct Counted {
     peer: SocketAddr,
+    began: Instant,
     listener: Arc<ListenerContext>,
     gateway: Arc<Gateway>,
     _permit: Permit,
@@ -74,6 +78,7 @@ impl Counted {
         arrival.listener.connections.inc();
         Self {
             peer: arrival.peer,
+            began: arrival.began,
             listener: Arc::clone(&arrival.listener),
             gateway: Arc::clone(&arrival.gateway),
             _permit: permit,
@@ -87,6 +92,22 @@ impl Counted {
             why: reason.why(),
         };
         self.gateway.metrics.outcomes.get_or_create(&labels).inc();
+        self.gateway.metrics.endings.add(Ending {
+            number: 0,
+            at: SystemTime::now(),
+            notice: reason.notice(),
+            who: labels.who,
+            phase: labels.phase,
+            why: labels.why,
+            text: reason.to_string(),
+            client: self.peer,
+            client_id: String::new(),
+            user_name: String::new(),
+            listener: Arc::clone(&self.listener.name),
+            pool: None,
+            broker: None,
+            seconds: self.began.elapsed().as_secs_f64(),
+        });
         let (peer, listener) = (self.peer, &*self.listener.name);
         let (who, phase, why) = (labels.who, labels.phase, labels.why);
         if reason.is_told() {
@@ -216,6 +237,7 @@ async fn secure(
         Err(_) => return Err((Phase::Tls, Reason::TlsTimeout)),
     };
     arrival.tls = Some(how(stream.agreed(), server_name, arrival.tls.take()));
+    arrival.secured = Some(Instant::now());
     count(arrival, stream.agreed());
     Prefixed::peeked(Stream::Tls(stream), arrival.snapshot.timeouts.request).await
 }

@@ -12,6 +12,7 @@ use crate::config::model::Timeouts;
 use crate::lifecycle::Asked;
 use crate::mqtt::{ConnectError, Malformed, ReasonCode};
 use crate::pool::JoinError;
+use crate::telemetry::Notice;
 use crate::websocket::{CloseCode, Violation};
 
 /// Who ended it.
@@ -432,6 +433,55 @@ impl Reason {
             }
             Who::Broker => Level::WARN,
             Who::Gateway => Level::ERROR,
+        }
+    }
+
+    /// Whether an operator who looks at the last ends wants to see it among those that clients bring about every day.
+    pub fn notice(&self) -> Notice {
+        match self {
+            Self::Disconnected
+            | Self::ClientClosed(_)
+            | Self::Vanished
+            | Self::RequestTimeout
+            | Self::Drained
+            | Self::BrokerRemoved
+            | Self::TooOld => Notice::Ordinary,
+            // Scanners and probes of balancers knock all day.
+            Self::TlsTimeout
+            | Self::TlsFailed {
+                cause: TlsCause::Closed | TlsCause::Garbage,
+                ..
+            } => Notice::Ordinary,
+            Self::ClientIo(_)
+            | Self::Idle
+            | Self::PingTimeout
+            | Self::ClientStalled
+            | Self::ConnectTimeout
+            | Self::PlainHttpOnTls
+            | Self::MqttOnTls
+            | Self::MqttInTls
+            | Self::TlsOnPlain
+            | Self::MqttOnHttp
+            | Self::TlsFailed { .. }
+            | Self::ProxyHeader(_)
+            | Self::NotAuthorized
+            | Self::Http(_)
+            | Self::Violation(_)
+            | Self::Malformed(_)
+            | Self::Connect(_)
+            | Self::SecondConnect
+            | Self::ConnectTooLarge
+            | Self::PacketTooLarge(_)
+            | Self::NoBroker(_)
+            | Self::Draining
+            | Self::Cut
+            | Self::BrokerClosed
+            | Self::BrokerIo(_)
+            | Self::BrokerDisconnected(_)
+            | Self::BrokerRefused(_)
+            | Self::BrokerGarbage(_)
+            | Self::BrokerStalled
+            | Self::Panicked => Notice::Unusual,
         }
     }
 

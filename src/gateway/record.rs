@@ -2,17 +2,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::Gateway;
 use super::outcome::{Phase, Reason};
 use super::session::Start;
+use super::{Gateway, ListenerContext};
 use crate::framing::Tally;
 use crate::identity::UniqueId;
 use crate::mqtt::{Connect, PacketType, Version};
 use crate::pool::Joined;
-use crate::telemetry::metrics::{ByOutcome, ByPool, ByVersion, Name};
+use crate::telemetry::metrics::{ByListener, ByOutcome, ByPool, ByVersion, Name};
+use crate::telemetry::{Ending, Notice, SessionSpan};
 
 /// One session.
 pub(super) struct Record {
@@ -22,10 +24,10 @@ pub(super) struct Record {
     via: Option<SocketAddr>,
     /// The common name of its certificate.
     certificate: Option<String>,
-    listener: Name,
+    listener: Arc<ListenerContext>,
     pool: Name,
     unique_id: UniqueId,
-    began: Instant,
+    stages: Stages,
     told: bool,
     identities: bool,
     pub(super) version: Option<Version>,
@@ -40,6 +42,16 @@ pub(super) struct Record {
     pub(super) tallies: Option<Box<[Tally; 2]>>,
 }
 
+/// When each of them ended.
+struct Stages {
+    accepted: Instant,
+    /// Our TLS handshake.
+    secured: Option<Instant>,
+    upgraded: Instant,
+    connect: Option<Instant>,
+    connack: Option<Instant>,
+}
+
 impl Record {
     pub(super) fn new(start: &Start) -> Self {
         let arrival = &start.arrival;
@@ -51,10 +63,16 @@ impl Record {
             certificate: identities
                 .then(|| start.identity.common_name().map(str::to_owned))
                 .flatten(),
-            listener: Arc::clone(&arrival.listener.name),
+            listener: Arc::clone(&arrival.listener),
             pool: Arc::clone(start.pool.name()),
             unique_id: start.identity.unique_id.clone(),
-            began: Instant::now(),
+            stages: Stages {
+                accepted: arrival.began,
+                secured: arrival.secured,
+                upgraded: Instant::now(),
+                connect: None,
+                connack: None,
+            },
             told: arrival.snapshot.log.sessions,
             identities,
             version: None,
@@ -82,11 +100,95 @@ impl Record {
             .connects
             .get_or_create(&ByVersion { version })
             .inc();
+        let now = Instant::now();
+        self.stages.connect = Some(now);
+        let by_listener = ByListener {
+            listener: Arc::clone(&self.listener.name),
+        };
+        let took = now.duration_since(self.stages.accepted);
+        self.gateway
+            .metrics
+            .connect_seconds
+            .get_or_create(&by_listener)
+            .observe(took.as_secs_f64());
     }
 
     pub(super) fn joined(&mut self, joined: &Joined) {
         self.broker = Some(Arc::clone(&joined.seat.broker().label));
         self.retries = joined.retries;
+        self.listener.sessions.inc();
+        let now = Instant::now();
+        self.stages.connack = Some(now);
+        let took = now.duration_since(self.stages.connect.unwrap_or(self.stages.upgraded));
+        let metrics = &self.gateway.metrics;
+        metrics.joins.observe(took);
+        metrics
+            .join_seconds
+            .get_or_create(&self.by_pool())
+            .observe(took.as_secs_f64());
+    }
+
+    fn by_pool(&self) -> ByPool {
+        ByPool {
+            pool: Arc::clone(&self.pool),
+        }
+    }
+
+    /// For people who look at the last ends.
+    fn show(&self, reason: &Reason, labels: &ByOutcome, seconds: f64) {
+        self.gateway.metrics.endings.add(Ending {
+            number: 0,
+            at: SystemTime::now(),
+            notice: reason.notice(),
+            who: labels.who,
+            phase: labels.phase,
+            why: labels.why,
+            text: reason.to_string(),
+            client: self.client,
+            client_id: self.client_id.clone(),
+            user_name: self.user_name.clone().unwrap_or_default(),
+            listener: Arc::clone(&self.listener.name),
+            pool: Some(Arc::clone(&self.pool)),
+            broker: self.broker.clone(),
+            seconds,
+        });
+    }
+
+    /// For OpenTelemetry.
+    fn span(&self, reason: &Reason, labels: &ByOutcome) -> SessionSpan {
+        let (now, ended) = (Instant::now(), SystemTime::now());
+        let at = |stage: Instant| ended - now.duration_since(stage);
+        let stages = &self.stages;
+        let [up, down] = self.tallies();
+        SessionSpan {
+            unique_id: self.unique_id.number(),
+            accepted: at(stages.accepted),
+            secured: stages.secured.map(at),
+            upgraded: at(stages.upgraded),
+            connect: stages.connect.map(at),
+            connack: stages.connack.map(at),
+            ended,
+            who: labels.who,
+            phase: labels.phase,
+            why: labels.why,
+            text: reason.to_string(),
+            unusual: reason.notice() == Notice::Unusual,
+            client: self.client,
+            client_id: self.client_id.clone(),
+            version: self.version.map(Version::name),
+            listener: Arc::clone(&self.listener.name),
+            pool: Arc::clone(&self.pool),
+            broker: self.broker.clone(),
+            retries: self.retries,
+            up_bytes: up.bytes.iter().sum(),
+            down_bytes: down.bytes.iter().sum(),
+        }
+    }
+
+    fn tallies(&self) -> [Tally; 2] {
+        self.tallies
+            .as_deref()
+            .map_or_else(Default::default, Clone::clone)
     }
 
     pub(super) fn finish(&mut self, reason: Reason) {
@@ -124,23 +226,20 @@ impl Drop for Record {
         };
         let metrics = &self.gateway.metrics;
         metrics.outcomes.get_or_create(&labels).inc();
-        let seconds = self.began.elapsed().as_secs_f64();
+        let seconds = self.stages.upgraded.elapsed().as_secs_f64();
         if self.broker.is_some() {
-            let pool = ByPool {
-                pool: Arc::clone(&self.pool),
-            };
+            self.listener.sessions.dec();
             metrics
                 .session_seconds
-                .get_or_create(&pool)
+                .get_or_create(&self.by_pool())
                 .observe(seconds);
         }
+        self.show(&reason, &labels, seconds);
+        metrics.spans.offer(|| self.span(&reason, &labels));
         if !self.told {
             return;
         }
-        let [up, down] = self
-            .tallies
-            .take()
-            .map_or_else(Default::default, |both| *both);
+        let [up, down] = self.tallies();
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -154,7 +253,7 @@ impl Drop for Record {
                     certificate = self.certificate.as_ref().map(tracing::field::debug),
                     version = self.version.map_or("", Version::name),
                     keepalive = self.keepalive,
-                    listener = &*self.listener,
+                    listener = &*self.listener.name,
                     pool = &*self.pool,
                     broker = self.broker.as_deref().unwrap_or(""),
                     retries = self.retries,

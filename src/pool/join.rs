@@ -163,6 +163,7 @@ impl Pool {
     fn note(&self, broker: &Broker, begun: Instant, failure: &Failure) {
         tracing::debug!(pool = %self.name, broker = %broker.label, %failure, "broker failed before CONNACK");
         broker.state.series.failed(failure.cause());
+        broker.state.trouble(failure);
         if !is_ours(failure) && !may_be_the_clients(failure) {
             self.blame(broker, begun, failure);
         }

@@ -17,13 +17,15 @@ pub mod probe;
 mod source;
 mod series;
 mod state;
+mod view;
 
 pub use announce::announce;
 pub use attempt::mask_seed;
 pub use failure::{Failure, HandshakeFailure};
 pub use join::{JoinError, Joined, Joining};
 pub use select::Busy;
-pub use state::Registry;
+pub use state::{Registry, Trouble};
+pub use view::{BrokerView, PoolView};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

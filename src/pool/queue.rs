@@ -76,6 +76,10 @@ impl Queue {
         }
     }
 
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// `None` when it is full.
     pub fn enter(&self) -> Option<Waiting<'_>> {
         let more = |waiting: usize| (waiting < self.length).then(|| waiting + 1);

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
@@ -74,9 +74,25 @@ pub struct State {
     pub(super) series: Series,
     registry: Arc<Mutex<States>>,
     health: Mutex<Health>,
+    seen: Mutex<Seen>,
     ejections: Counter,
     notice_seconds: Histogram,
     gauges: [prometheus_client::metrics::gauge::Gauge; Condition::ALL.len()],
+}
+
+/// What people are shown beside its health.
+#[derive(Debug)]
+struct Seen {
+    condition: Condition,
+    since: SystemTime,
+    trouble: Option<Trouble>,
+}
+
+/// What went wrong last.
+#[derive(Debug, Clone)]
+pub struct Trouble {
+    pub at: SystemTime,
+    pub text: String,
 }
 
 impl State {
@@ -107,6 +123,11 @@ impl State {
             series: Series::new(pool, broker, metrics),
             registry,
             health: Mutex::default(),
+            seen: Mutex::new(Seen {
+                condition: Condition::Up,
+                since: SystemTime::now(),
+                trouble: None,
+            }),
             ejections: metrics.brokers.ejections.get_or_create_owned(&labels),
             notice_seconds: metrics.brokers.notice_seconds.get_or_create_owned(&by_pool),
             gauges: Condition::ALL.map(gauge),
@@ -131,6 +152,25 @@ impl State {
 
     pub fn condition(&self) -> Condition {
         self.health().condition()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state that the metrics tell, since when, and what went wrong last.
+    pub(super) fn shown(&self) -> (Condition, SystemTime, Option<Trouble>) {
+        let seen = self.seen();
+        (seen.condition, seen.since, seen.trouble.clone())
+    }
+
+    /// Something went wrong there, whoever is to blame.
+    pub(super) fn trouble(&self, why: &dyn Display) {
+        let trouble = Trouble {
+            at: SystemTime::now(),
+            text: why.to_string(),
+        };
+        self.seen().trouble = Some(trouble);
     }
 
     /// Condition; whether a session may try it although it is ejected; warmth.
@@ -163,6 +203,7 @@ impl State {
 
     /// A session failed there.
     pub fn failed(&self, begun: Instant, why: &dyn Display, eject: &Eject, others: bool) {
+        self.trouble(why);
         let mut health = self.health();
         let change = health.failed(Instant::now(), begun, eject, others);
         self.changed(&health, change, why);
@@ -176,6 +217,9 @@ impl State {
     }
 
     pub fn probed(&self, begun: Instant, sign: Sign, why: &dyn Display, probe: &Probe) {
+        if sign == Sign::Bad {
+            self.trouble(why);
+        }
         let mut health = self.health();
         let change = health.probed(Instant::now(), begun, sign, probe);
         self.changed(&health, change, why);
@@ -193,6 +237,11 @@ impl State {
             true => Condition::Off,
             false => health.condition(),
         };
+        let mut seen = self.seen();
+        if seen.condition != condition {
+            (seen.condition, seen.since) = (condition, SystemTime::now());
+        }
+        drop(seen);
         for (gauge, each) in self.gauges.iter().zip(Condition::ALL) {
             gauge.set(i64::from(each == condition));
         }

@@ -18,7 +18,10 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use super::brokers::BrokerMetrics;
 use super::control::ControlMetrics;
+use super::endings::Endings;
 use super::process::Process;
+use super::spans::Spans;
+use super::spread::Spread;
 use super::traffic::{Direction, Traffic};
 use crate::mqtt::PacketType;
 
@@ -49,7 +52,8 @@ labels! {
     ByPoolReason { pool: Name, reason: &'static str }
     ByBrokerCause { pool: Name, broker: Name, cause: &'static str }
     ByOutcome { who: &'static str, phase: &'static str, why: &'static str }
-    ByCertificate { name: String }
+    ByCertificate { kind: &'static str, name: String }
+    ByIssuer { issuer: String }
 }
 
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -73,6 +77,7 @@ fn session_seconds() -> Histogram {
 pub struct Metrics {
     registry: Registry,
     pub connections: Family<ByListener, Gauge>,
+    pub connections_limit: Gauge,
     pub accepted: Family<ByListener, Counter>,
     pub accept_errors: Family<ByListener, Counter>,
     pub refused: Family<ByReason, Counter>,
@@ -81,6 +86,8 @@ pub struct Metrics {
     pub tls_seconds: Histograms<ByListener>,
     pub http_requests: Family<ByCode, Counter>,
     pub connects: Family<ByVersion, Counter>,
+    pub connect_seconds: Histograms<ByListener>,
+    pub listener_sessions: Family<ByListener, Gauge>,
     pub sessions: Family<ByBroker, Gauge>,
     pub sessions_joined: Family<ByBroker, Counter>,
     pub connacks: Family<ByConnack, Counter>,
@@ -88,10 +95,16 @@ pub struct Metrics {
     pub brokers: BrokerMetrics,
     pub broker_connect_seconds: Histograms<ByPool>,
     pub connack_seconds: Histograms<ByPool>,
+    pub join_seconds: Histograms<ByPool>,
+    /// The same, all pools together, for the status page.
+    pub joins: Spread,
     pub session_seconds: Histograms<ByPool>,
     pub outcomes: Family<ByOutcome, Counter>,
+    pub endings: Endings,
+    pub spans: Spans,
     pub certificate_not_after: Family<ByCertificate, Gauge>,
     pub control: ControlMetrics,
+    pub revocation_next_update: Family<ByIssuer, Gauge>,
     pub draining: Gauge,
     pub drain_asked: Counter,
     pub drain_cut: Counter,
@@ -106,6 +119,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::default(),
             connections: Family::default(),
+            connections_limit: Gauge::default(),
             accepted: Family::default(),
             accept_errors: Family::default(),
             refused: Family::default(),
@@ -114,6 +128,8 @@ impl Metrics {
             tls_seconds: Family::new_with_constructor(handshake_seconds),
             http_requests: Family::default(),
             connects: Family::default(),
+            connect_seconds: Family::new_with_constructor(handshake_seconds),
+            listener_sessions: Family::default(),
             sessions: Family::default(),
             sessions_joined: Family::default(),
             connacks: Family::default(),
@@ -121,10 +137,15 @@ impl Metrics {
             brokers: BrokerMetrics::default(),
             broker_connect_seconds: Family::new_with_constructor(handshake_seconds),
             connack_seconds: Family::new_with_constructor(handshake_seconds),
+            join_seconds: Family::new_with_constructor(handshake_seconds),
+            joins: Spread::default(),
             session_seconds: Family::new_with_constructor(session_seconds),
             outcomes: Family::default(),
+            endings: Endings::default(),
+            spans: Spans::default(),
             certificate_not_after: Family::default(),
             control: ControlMetrics::default(),
+            revocation_next_update: Family::default(),
             draining: Gauge::default(),
             drain_asked: Counter::default(),
             drain_cut: Counter::default(),
@@ -146,6 +167,11 @@ impl Metrics {
             "connections",
             "Open client connections",
             self.connections.clone(),
+        );
+        ours.register(
+            "connections_limit",
+            "Client connections that may be open at once (limits.connections)",
+            self.connections_limit.clone(),
         );
         ours.register(
             "connections_accepted",
@@ -188,6 +214,16 @@ impl Metrics {
             self.connects.clone(),
         );
         ours.register(
+            "connect_seconds",
+            "From accept to the end of CONNECT",
+            self.connect_seconds.clone(),
+        );
+        ours.register(
+            "listener_sessions",
+            "Sessions joined to a broker now, by the listener that they came by",
+            self.listener_sessions.clone(),
+        );
+        ours.register(
             "sessions",
             "Sessions joined to a broker now",
             self.sessions.clone(),
@@ -219,6 +255,11 @@ impl Metrics {
             self.connack_seconds.clone(),
         );
         ours.register(
+            "join_seconds",
+            "From the end of CONNECT to CONNACK, queue and retries included",
+            self.join_seconds.clone(),
+        );
+        ours.register(
             "session_seconds",
             "Length of sessions, at their end",
             self.session_seconds.clone(),
@@ -234,6 +275,16 @@ impl Metrics {
             self.certificate_not_after.clone(),
         );
         self.control.register(ours);
+        ours.register(
+            "revocation_list_next_update_timestamp_seconds",
+            "When a revocation list should have a successor, Unix time",
+            self.revocation_next_update.clone(),
+        );
+        ours.register(
+            "otlp_spans",
+            "Spans of sessions: exported, dropped from a full queue, or failed",
+            self.spans.results.clone(),
+        );
         ours.register("draining", "1 while a drain runs", self.draining.clone());
         ours.register(
             "drain_asked",

@@ -24,6 +24,12 @@ impl Collector for Process {
             "Resident memory",
             resident(),
         )?;
+        gauge(
+            "process_virtual_memory_bytes",
+            "Address space",
+            status("VmSize:"),
+        )?;
+        gauge("process_threads", "Threads", threads())?;
         gauge("process_open_fds", "Open file descriptors", open_files())?;
         gauge(
             "process_max_fds",
@@ -58,14 +64,14 @@ fn stat() -> Option<Vec<String>> {
     Some(fields.split(' ').map(str::to_owned).collect())
 }
 
-fn cpu_seconds() -> Option<f64> {
+pub fn cpu_seconds() -> Option<f64> {
     let stat = stat()?;
     let user: f64 = stat.get(11)?.parse().ok()?;
     let system: f64 = stat.get(12)?.parse().ok()?;
     Some((user + system) / TICKS)
 }
 
-fn start_time() -> Option<f64> {
+pub fn start_time() -> Option<f64> {
     let ticks: f64 = stat()?.get(19)?.parse().ok()?;
     let stat = std::fs::read_to_string("/proc/stat").ok()?;
     let boot: f64 = stat
@@ -76,21 +82,29 @@ fn start_time() -> Option<f64> {
     Some(boot + ticks / TICKS)
 }
 
-fn resident() -> Option<f64> {
+/// A line of /proc/self/status that is in KiB.
+fn status(name: &str) -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib * 1024.0)
 }
 
-fn open_files() -> Option<f64> {
+/// Bytes.
+pub fn resident() -> Option<f64> {
+    status("VmRSS:")
+}
+
+fn threads() -> Option<f64> {
+    stat()?.get(17)?.parse().ok()
+}
+
+pub fn open_files() -> Option<f64> {
     let count = u32::try_from(std::fs::read_dir("/proc/self/fd").ok()?.count()).ok()?;
     Some(f64::from(count))
 }
 
-fn max_files() -> Option<f64> {
+pub fn max_files() -> Option<f64> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits
         .lines()

@@ -72,6 +72,14 @@ impl Traffic {
         self.workers[worker][direction as usize].clone()
     }
 
+    /// Packets and bytes of one direction.
+    pub fn sum(&self, direction: Direction) -> (u64, u64) {
+        (0..16).fold((0, 0), |(packets, bytes), packet_type| {
+            let (more, heavier) = self.total(direction, packet_type);
+            (packets + more, bytes + heavier)
+        })
+    }
+
     /// Packets and bytes of one direction and type, all workers together.
     pub fn total(&self, direction: Direction, packet_type: usize) -> (u64, u64) {
         self.workers

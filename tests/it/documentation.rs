@@ -8,7 +8,7 @@ use std::process::Command;
 use tidegate::telemetry::Metrics;
 use tidegate::telemetry::metrics::{
     ByBroker, ByBrokerCause, ByBrokerState, ByCertificate, ByCode, ByConnack, ByHandshake,
-    ByListener, ByOutcome, ByPool, ByPoolReason, ByProbe, ByReason, ByResult, ByTlsCause,
+    ByIssuer, ByListener, ByOutcome, ByPool, ByPoolReason, ByProbe, ByReason, ByResult, ByTlsCause,
     ByVersion, Name,
 };
 use tokio::net::TcpStream;
@@ -27,6 +27,7 @@ const PAGES: &[&str] = &[
     "CONTRIBUTING.md",
     "SECURITY.md",
     "certs/README.md",
+    "deploy/monitoring/README.md",
     "docs/access-log.md",
     "docs/benchmark.md",
     "docs/configuration.md",
@@ -35,9 +36,11 @@ const PAGES: &[&str] = &[
     "docs/operations.md",
     "docs/out-of-scope.md",
     "docs/sizing.md",
+    "docs/status.md",
+    "docs/tracing.md",
 ];
 
-fn read(file: &str) -> String {
+pub fn read(file: &str) -> String {
     fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
@@ -74,9 +77,9 @@ fn code_words(cell: &str) -> Vec<String> {
 
 /// What `/metrics` says of one family.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Family {
-    kind: String,
-    labels: BTreeSet<String>,
+pub struct Family {
+    pub kind: String,
+    pub labels: BTreeSet<String>,
     help: String,
 }
 
@@ -110,7 +113,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
 }
 
 /// docs/metrics.md.
-fn documented_metrics() -> BTreeMap<String, Family> {
+pub fn documented_metrics() -> BTreeMap<String, Family> {
     ["Clients", "Sessions and brokers", "Process"]
         .iter()
         .flat_map(|heading| rows("docs/metrics.md", heading))
@@ -220,6 +223,7 @@ fn metrics_md_has_every_metric_with_its_type_labels_and_meaning() {
         &metrics.brokers.queue_seconds,
         &metrics.broker_connect_seconds,
         &metrics.connack_seconds,
+        &metrics.join_seconds,
         &metrics.session_seconds,
     ] {
         histogram.get_or_create(&pool()).observe(1.0);
@@ -230,7 +234,18 @@ fn metrics_md_has_every_metric_with_its_type_labels_and_meaning() {
         why: "x",
     };
     metrics.outcomes.get_or_create(&outcome).inc();
-    let certificate = ByCertificate { name: "x".into() };
+    metrics.listener_sessions.get_or_create(&listener()).inc();
+    metrics
+        .connect_seconds
+        .get_or_create(&listener())
+        .observe(1.0);
+    metrics.spans.count("x", 1);
+    let issuer = ByIssuer { issuer: "x".into() };
+    metrics.revocation_next_update.get_or_create(&issuer).set(1);
+    let certificate = ByCertificate {
+        kind: "x",
+        name: "x".into(),
+    };
     metrics
         .certificate_not_after
         .get_or_create(&certificate)

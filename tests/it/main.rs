@@ -27,6 +27,9 @@ mod documentation;
 mod examples;
 mod layers;
 mod limits;
+mod monitoring;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod connect;
 mod discovery;
 mod drain;
@@ -45,6 +48,7 @@ mod identity_out;
 mod source_ports;
 mod static_files;
 mod system_calls;
+mod status;
 mod tls;
 mod trusted_proxies;
 mod unix_sockets;

@@ -41,6 +41,15 @@ impl Program {
         Self::start(yaml, |command| command).await
     }
 
+    /// The same, with these variables in its environment.
+    pub async fn run_with(yaml: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start(yaml, |mut command| {
+            command.envs(environment.iter().copied());
+            command
+        })
+        .await
+    }
+
     /// The same as the child of another program: its command line, which `tidegate run …` is added to.
     pub async fn run_under(wrapper: &[&str], yaml: &str) -> Self {
         Self::start(yaml, |alone| match wrapper {

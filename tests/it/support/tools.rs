@@ -24,6 +24,11 @@ pub fn mosquitto_passwd() -> PathBuf {
     on_the_path("mosquitto_passwd")
 }
 
+/// Of Prometheus.
+pub fn promtool() -> PathBuf {
+    on_the_path("promtool")
+}
+
 /// Of util-linux.
 pub fn unshare() -> PathBuf {
     on_the_path("unshare")
