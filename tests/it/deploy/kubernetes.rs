@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidegate::config;
 
-use super::{RESERVE, check, deploy, documents, drain_of, project, said};
+use super::{RESERVE, check, deploy, documents, drain_of, project, read, said};
 use crate::support::program::Program;
 use crate::support::tools;
 
@@ -245,9 +245,15 @@ async fn each_gateway_is_started_and_ready_before_its_broker() {
         }
         let authority = TempDir::new().unwrap();
         let files = crate::support::authority::Authority::make(authority.path());
+        let tickets = authority.path().join("ticket.keys");
+        std::fs::write(&tickets, super::TICKET_KEY).unwrap();
         text = text
             .replace("/etc/tidegate-tls/tls.crt", files.chain.to_str().unwrap())
             .replace("/etc/tidegate-tls/tls.key", files.key.to_str().unwrap())
+            .replace(
+                "/etc/tidegate-tickets/ticket.keys",
+                tickets.to_str().unwrap(),
+            )
             .replace("format: json", "format: text")
             .replace("127.0.0.1:1883", "127.0.0.1:1");
         let program = Program::run(&text).await;
@@ -405,6 +411,13 @@ fn the_deployment_is_scaled_watched_and_certified_as_one() {
         .iter()
         .any(|volume| volume["secret"]["secretName"] == *secret);
     assert!(mounted, "{secret}");
+    // Nobody ships a secret: the page says how to make it, by the names that are mounted here.
+    let page = read(&project().join("docs/deploy.md"));
+    let tickets = "create secret generic tidegate-ticket-keys --from-literal=ticket.keys=";
+    let named = array(&pod["volumes"])
+        .iter()
+        .any(|volume| volume["secret"]["secretName"] == "tidegate-ticket-keys");
+    assert!(page.contains(tickets) && named);
     let monitor = one("ServiceMonitor");
     let services = of_kind(&objects, "Service");
     let watched: Vec<_> = services

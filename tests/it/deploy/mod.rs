@@ -21,6 +21,9 @@ use crate::support::tools;
 /// What is left of a grace period for the end of the process.
 const RESERVE: Duration = Duration::from_secs(20);
 
+/// As `openssl rand -base64 48` prints it.
+const TICKET_KEY: &str = "bTJ1cVZ0cWJ3RkN6Tk1oS3BYc0xkUmdKeVRlVW5PaUFhQmZEa0c3MXhaSHZFOTQy\n";
+
 /// The files that a shell reads.
 const SCRIPTS: &[&str] = &[
     ".ci/run",
@@ -74,6 +77,8 @@ fn check(configuration: &str) {
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     let folder = TempDir::new().unwrap();
     let authority = Authority::make(folder.path());
+    let tickets = folder.path().join("ticket.keys");
+    fs::write(&tickets, TICKET_KEY).unwrap();
     let mut text = configuration.to_owned();
     for (there, here) in [
         ("/etc/tidegate-tls/tls.crt", &authority.chain),
@@ -86,6 +91,7 @@ fn check(configuration: &str) {
             "key: /etc/tidegate/tls/example.com.pem",
             &PathBuf::from(format!("key: {}", authority.key.display())),
         ),
+        ("/etc/tidegate-tickets/ticket.keys", &tickets),
         ("/usr/share/tidegate/www", &project().join("config/www")),
     ] {
         text = text.replace(there, here.to_str().unwrap());
@@ -179,4 +185,44 @@ fn every_page_of_the_manual_is_one_that_man_reads() {
         names.contains(&"tidegate".to_owned()) && names.contains(&"tidegate-cert-dev".to_owned())
     );
     assert!(!names.iter().any(|name| name.contains("help")), "{names:?}");
+}
+
+/// Unit, image, manifests and their page name commands; each must be one that the program has.
+#[test]
+fn every_command_that_is_told_is_one_that_there_is() {
+    let folder = TempDir::new().unwrap();
+    let help = said(&mut command(folder.path(), &["--help"]));
+    let (_, commands) = help.split_once("Commands:\n").unwrap();
+    let commands: Vec<&str> = commands
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let mut told = 0;
+    for path in files(&project().join("deploy"))
+        .into_iter()
+        .chain([project().join("docs/deploy.md")])
+    {
+        let text = read(&path);
+        // `tidegate WORD`, `/usr/bin/tidegate WORD` and `"/usr/bin/tidegate", "WORD"` in places where a program is started.
+        for (start, end) in [
+            ("/usr/bin/tidegate ", ' '),
+            ("/usr/bin/tidegate\", \"", '"'),
+            ("`tidegate ", '`'),
+        ] {
+            for rest in text.split(start).skip(1) {
+                let word = rest.split([end, ' ', '`', '\n', '"']).next().unwrap();
+                let is_word = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase());
+                if is_word {
+                    assert!(
+                        commands.contains(&word),
+                        "{}: tidegate {word}",
+                        path.display()
+                    );
+                    told += 1;
+                }
+            }
+        }
+    }
+    assert!(told >= 8, "{told}");
 }
