@@ -14,6 +14,7 @@ if [ ! -e "$keyring" ]; then
 fi
 
 # The mirror that this machine installs from.
+# shellcheck disable=SC2016 # a variable of apt's
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' | grep -v security | head -n 1)
 if [ -z "$mirror" ]; then
   echo "install-mosquitto-2.1.sh: apt knows no mirror: run apt-get update" >&2

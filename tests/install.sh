@@ -103,6 +103,7 @@ if [ ! -x "$tools/mosquitto-2.1/mosquitto" ]; then retry "$here/install-mosquitt
 # It asks for no newer libc. apt checks the signature; nothing of the system's own lists changes.
 install_kustomize() {
   local root=$tools/apt mirror
+  # shellcheck disable=SC2016 # a variable of apt's
   mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' | grep -v security | head -n 1)
   rm -rf "$root"
   mkdir -p "$root/lists/partial" "$root/cache/archives/partial" "$tools/bin"

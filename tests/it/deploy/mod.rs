@@ -32,6 +32,7 @@ const SCRIPTS: &[&str] = &[
     "deploy/debian/postinst",
     "deploy/debian/postrm",
     "deploy/systemd/certbot-deploy-hook",
+    "tests/install-mosquitto-2.1.sh",
     "tests/install.sh",
 ];
 
