@@ -12,7 +12,7 @@ help:         ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo:         ## gateway, certificate, broker and a page: prints the URL
-	cargo run --release --features demo -- demo
+	cargo run --profile demo --features demo -- demo
 
 build:        ## the binary that ships: target/release/tidegate
 	cargo build --release --locked
