@@ -5,13 +5,16 @@
     reason = "the other side is no client of the gateway's"
 )]
 
+use std::io::Write;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::server::ResolvesServerCertUsingSni;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion, version,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -228,6 +231,38 @@ async fn a_reader_with_little_room_gets_everything() {
         .unwrap();
     assert!(read == bytes);
     assert_holds_nothing(&ours);
+}
+
+/// A client that only asks one thing may send the end of its handshake, its question and its close_notify in one segment.
+#[tokio::test]
+async fn what_comes_with_the_end_of_the_handshake_is_not_lost() {
+    let parts = parts(&[&version::TLS13]);
+    let (mut near, far) = sockets().await;
+    let asking = async {
+        let mut client = ClientConnection::new(Arc::clone(&parts.client), name()).unwrap();
+        let mut flight = Vec::new();
+        while client.is_handshaking() {
+            client.write_tls(&mut flight).unwrap();
+            near.write_all(&std::mem::take(&mut flight)).await.unwrap();
+            let mut answer = vec![0; 16 * 1024];
+            let count = near.read(&mut answer).await.unwrap();
+            client.read_tls(&mut &answer[..count]).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        client.writer().write_all(b"a question").unwrap();
+        client.send_close_notify();
+        while client.wants_write() {
+            client.write_tls(&mut flight).unwrap();
+        }
+        near.write_all(&flight).await.unwrap();
+    };
+    let accepting = accept(Arc::clone(&parts.server), far);
+    let both = async { tokio::join!(asking, accepting) };
+    let (_, accepted) = timeout(PATIENCE, both).await.unwrap();
+    let (mut ours, _) = accepted.unwrap();
+    let mut read = Vec::new();
+    ours.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, b"a question");
 }
 
 #[tokio::test]
