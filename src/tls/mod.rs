@@ -6,7 +6,7 @@ mod handshake;
 mod records;
 mod server_name;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};

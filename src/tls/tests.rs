@@ -67,11 +67,26 @@ async fn sockets() -> (TcpStream, TcpStream) {
     (connected.unwrap(), accepted.unwrap().0)
 }
 
+type TheirClient = tokio_rustls::client::TlsStream<TcpStream>;
+
 /// Our server and rustls' own buffered client.
-async fn with_their_client(
-    parts: &Parts,
-) -> (tokio_rustls::client::TlsStream<TcpStream>, Box<TlsStream>) {
+async fn with_their_client(parts: &Parts) -> (TheirClient, Box<TlsStream>) {
+    over(parts, sockets().await).await
+}
+
+/// The same where the kernel takes little at once from whom nobody reads.
+pub(crate) async fn over_small_sockets() -> (TheirClient, Box<TlsStream>) {
     let (near, far) = sockets().await;
+    socket2::SockRef::from(&near)
+        .set_recv_buffer_size(8192)
+        .unwrap();
+    socket2::SockRef::from(&far)
+        .set_send_buffer_size(8192)
+        .unwrap();
+    over(&parts(&[&version::TLS13]), (near, far)).await
+}
+
+async fn over(parts: &Parts, (near, far): (TcpStream, TcpStream)) -> (TheirClient, Box<TlsStream>) {
     let theirs = TlsConnector::from(Arc::clone(&parts.client)).connect(name(), near);
     let ours = accept(Arc::clone(&parts.server), far);
     let (theirs, ours) = tokio::join!(theirs, ours);
