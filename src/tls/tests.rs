@@ -13,7 +13,8 @@ use std::time::Duration;
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::server::ResolvesServerCertUsingSni;
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion, version,
+    CipherSuiteCommon, ClientConfig, ClientConnection, RootCertStore, ServerConfig,
+    SupportedCipherSuite, SupportedProtocolVersion, Tls13CipherSuite, version,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,8 +32,15 @@ struct Parts {
 }
 
 fn parts(versions: &[&'static SupportedProtocolVersion]) -> Parts {
+    parts_of(versions, rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn parts_of(
+    versions: &[&'static SupportedProtocolVersion],
+    provider: rustls::crypto::CryptoProvider,
+) -> Parts {
     let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(provider);
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let key = provider.key_provider.load_private_key(key.into()).unwrap();
     let key = rustls::sign::CertifiedKey::new(vec![made.cert.der().clone()], key);
@@ -217,6 +225,36 @@ async fn new_keys_of_the_peer_are_taken_and_answered() {
         let bytes = random(100_000);
         let back = timeout(PATIENCE, echo(&mut theirs, &bytes)).await.unwrap();
         assert!(back == bytes);
+    }
+    theirs.shutdown().await.unwrap();
+    assert_holds_nothing(&ours.await.unwrap());
+}
+
+/// After 2^24 records in life (RFC 8446 5.5), here after few.
+#[tokio::test]
+async fn keys_that_are_used_up_are_renewed() {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.cipher_suites.retain_mut(|suite| {
+        let Some(known) = suite.tls13() else {
+            return false;
+        };
+        let limited = Tls13CipherSuite {
+            common: CipherSuiteCommon {
+                confidentiality_limit: 7,
+                ..known.common
+            },
+            ..*known
+        };
+        *suite = SupportedCipherSuite::Tls13(Box::leak(Box::new(limited)));
+        true
+    });
+    let parts = parts_of(&[&version::TLS13], provider);
+    let (mut theirs, ours) = with_their_client(&parts).await;
+    let ours = tokio::spawn(copy_back(ours));
+    for length in [1, 1, 1, 100_000, 1_000_000, 5] {
+        let bytes = random(length);
+        let back = timeout(PATIENCE, echo(&mut theirs, &bytes)).await.unwrap();
+        assert!(back == bytes, "{length} bytes");
     }
     theirs.shutdown().await.unwrap();
     assert_holds_nothing(&ours.await.unwrap());
