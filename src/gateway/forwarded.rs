@@ -37,6 +37,7 @@ pub(super) fn client(headers: &HeaderMap, peer: SocketAddr, trusted: &Networks) 
     }
     let of = |hops: Vec<Option<Hop>>| walk(hops, trusted);
     let (plain, standard) = (of(x_forwarded_for(headers)), of(forwarded(headers)));
+    let is_standard = plain.is_empty();
     let path = match (plain.is_empty(), standard.is_empty()) {
         (true, true) => return nobody,
         (false, true) => plain,
@@ -63,7 +64,11 @@ pub(super) fn client(headers: &HeaderMap, peer: SocketAddr, trusted: &Networks) 
     Client {
         address,
         chain: Some(chain.join(", ")),
-        secure: client.secure.or_else(|| proto(headers, path.len())),
+        // SECURITY: who writes `Forwarded` alone lets a client's `X-Forwarded-Proto` pass.
+        secure: match is_standard {
+            true => client.secure,
+            false => proto(headers, path.len()),
+        },
     }
 }
 
@@ -329,6 +334,12 @@ mod tests {
             ("x-forwarded-proto", "https"),
         ];
         assert_eq!(of("192.0.2.9", &forged), None);
+        // A proxy that writes `Forwarded` lets the other header pass.
+        let forged = [
+            ("forwarded", "for=192.0.2.1"),
+            ("x-forwarded-proto", "https"),
+        ];
+        assert_eq!(of("10.0.0.1", &forged), None);
     }
 
     #[test]

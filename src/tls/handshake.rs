@@ -73,7 +73,8 @@ fn poll_handshake(stream: &mut TlsStream, cx: &mut Context<'_>) -> Poll<io::Resu
             let _alerted = stream.poll_send(cx);
             return Poll::Ready(Err(error));
         }
-        if stream.ended {
+        // Behind its last message a client may have said all that it has to say.
+        if stream.ended && stream.agreed().is_handshaking() {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
     }

@@ -6,7 +6,7 @@ mod handshake;
 mod records;
 mod server_name;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -234,11 +234,12 @@ impl AsyncRead for TlsStream {
             if this.broken {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
-            ready!(this.poll_records(cx, buffer))?;
+            let read = ready!(this.poll_records(cx, buffer));
             if !this.outgoing.is_empty() {
-                // A key update is answered.
+                // The alert that tells what was wrong: whoever hears of an error seldom writes again.
                 let _goes = this.poll_send(cx);
             }
+            read?;
         }
         Poll::Ready(Ok(()))
     }

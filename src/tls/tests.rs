@@ -5,13 +5,17 @@
     reason = "the other side is no client of the gateway's"
 )]
 
+use std::io::Write;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::server::ResolvesServerCertUsingSni;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use rustls::{
+    CipherSuiteCommon, ClientConfig, ClientConnection, RootCertStore, ServerConfig,
+    SupportedCipherSuite, SupportedProtocolVersion, Tls13CipherSuite, version,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -28,8 +32,15 @@ struct Parts {
 }
 
 fn parts(versions: &[&'static SupportedProtocolVersion]) -> Parts {
+    parts_of(versions, rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn parts_of(
+    versions: &[&'static SupportedProtocolVersion],
+    provider: rustls::crypto::CryptoProvider,
+) -> Parts {
     let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(provider);
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let key = provider.key_provider.load_private_key(key.into()).unwrap();
     let key = rustls::sign::CertifiedKey::new(vec![made.cert.der().clone()], key);
@@ -64,11 +75,26 @@ async fn sockets() -> (TcpStream, TcpStream) {
     (connected.unwrap(), accepted.unwrap().0)
 }
 
+type TheirClient = tokio_rustls::client::TlsStream<TcpStream>;
+
 /// Our server and rustls' own buffered client.
-async fn with_their_client(
-    parts: &Parts,
-) -> (tokio_rustls::client::TlsStream<TcpStream>, Box<TlsStream>) {
+async fn with_their_client(parts: &Parts) -> (TheirClient, Box<TlsStream>) {
+    over(parts, sockets().await).await
+}
+
+/// The same where the kernel takes little at once from whom nobody reads.
+pub(crate) async fn over_small_sockets() -> (TheirClient, Box<TlsStream>) {
     let (near, far) = sockets().await;
+    socket2::SockRef::from(&near)
+        .set_recv_buffer_size(8192)
+        .unwrap();
+    socket2::SockRef::from(&far)
+        .set_send_buffer_size(8192)
+        .unwrap();
+    over(&parts(&[&version::TLS13]), (near, far)).await
+}
+
+async fn over(parts: &Parts, (near, far): (TcpStream, TcpStream)) -> (TheirClient, Box<TlsStream>) {
     let theirs = TlsConnector::from(Arc::clone(&parts.client)).connect(name(), near);
     let ours = accept(Arc::clone(&parts.server), far);
     let (theirs, ours) = tokio::join!(theirs, ours);
@@ -204,6 +230,36 @@ async fn new_keys_of_the_peer_are_taken_and_answered() {
     assert_holds_nothing(&ours.await.unwrap());
 }
 
+/// After 2^24 records in life (RFC 8446 5.5), here after few.
+#[tokio::test]
+async fn keys_that_are_used_up_are_renewed() {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.cipher_suites.retain_mut(|suite| {
+        let Some(known) = suite.tls13() else {
+            return false;
+        };
+        let limited = Tls13CipherSuite {
+            common: CipherSuiteCommon {
+                confidentiality_limit: 7,
+                ..known.common
+            },
+            ..*known
+        };
+        *suite = SupportedCipherSuite::Tls13(Box::leak(Box::new(limited)));
+        true
+    });
+    let parts = parts_of(&[&version::TLS13], provider);
+    let (mut theirs, ours) = with_their_client(&parts).await;
+    let ours = tokio::spawn(copy_back(ours));
+    for length in [1, 1, 1, 100_000, 1_000_000, 5] {
+        let bytes = random(length);
+        let back = timeout(PATIENCE, echo(&mut theirs, &bytes)).await.unwrap();
+        assert!(back == bytes, "{length} bytes");
+    }
+    theirs.shutdown().await.unwrap();
+    assert_holds_nothing(&ours.await.unwrap());
+}
+
 #[tokio::test]
 async fn a_reader_with_little_room_gets_everything() {
     let parts = parts(&[&version::TLS13]);
@@ -228,6 +284,38 @@ async fn a_reader_with_little_room_gets_everything() {
         .unwrap();
     assert!(read == bytes);
     assert_holds_nothing(&ours);
+}
+
+/// A client that only asks one thing may send the end of its handshake, its question and its close_notify in one segment.
+#[tokio::test]
+async fn what_comes_with_the_end_of_the_handshake_is_not_lost() {
+    let parts = parts(&[&version::TLS13]);
+    let (mut near, far) = sockets().await;
+    let asking = async {
+        let mut client = ClientConnection::new(Arc::clone(&parts.client), name()).unwrap();
+        let mut flight = Vec::new();
+        while client.is_handshaking() {
+            client.write_tls(&mut flight).unwrap();
+            near.write_all(&std::mem::take(&mut flight)).await.unwrap();
+            let mut answer = vec![0; 16 * 1024];
+            let count = near.read(&mut answer).await.unwrap();
+            client.read_tls(&mut &answer[..count]).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        client.writer().write_all(b"a question").unwrap();
+        client.send_close_notify();
+        while client.wants_write() {
+            client.write_tls(&mut flight).unwrap();
+        }
+        near.write_all(&flight).await.unwrap();
+    };
+    let accepting = accept(Arc::clone(&parts.server), far);
+    let both = async { tokio::join!(asking, accepting) };
+    let (_, accepted) = timeout(PATIENCE, both).await.unwrap();
+    let (mut ours, _) = accepted.unwrap();
+    let mut read = Vec::new();
+    ours.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, b"a question");
 }
 
 #[tokio::test]
@@ -261,8 +349,7 @@ async fn a_record_that_was_changed_ends_the_connection_with_an_alert() {
         error.get_ref().unwrap().downcast_ref(),
         Some(&rustls::Error::DecryptError)
     );
-    // bad_record_mac, once whoever owns the stream lets it go.
-    ours.flush().await.unwrap();
+    // bad_record_mac, without another word of whoever owns the stream.
     let told = timeout(PATIENCE, theirs.read(&mut [0; 10]))
         .await
         .unwrap()
