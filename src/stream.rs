@@ -1,4 +1,5 @@
-//! One TCP connection, with TLS or without: what a client and a broker have in common. Also the socket options of both.
+//! One TCP connection, with TLS or without, or one stream of an HTTP/2 connection: what a client and a broker have in
+//! common. Also the socket options of both.
 
 use std::io;
 use std::pin::Pin;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::http2::Http2Stream;
 use crate::tls::TlsStream;
 
 /// Boxed where it is large: a session holds two of these for its whole life.
@@ -15,14 +17,25 @@ use crate::tls::TlsStream;
 pub enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream>),
+    Http2(Box<Http2Stream>),
 }
 
 impl Stream {
+    /// `None` where the connection is not the stream's own.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(tcp) => Some(tcp),
+            Self::Tls(tls) => Some(tls.tcp()),
+            Self::Http2(_) => None,
+        }
+    }
+
     /// Bytes that were written and that the socket has not taken.
     pub fn unsent(&self) -> usize {
         match self {
             Self::Plain(_) => 0,
             Self::Tls(stream) => stream.unsent(),
+            Self::Http2(stream) => stream.unsent(),
         }
     }
 }
@@ -53,6 +66,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Http2(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -66,6 +80,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Http2(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -73,6 +88,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Http2(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -80,6 +96,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Http2(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -91,6 +108,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Http2(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -98,6 +116,7 @@ impl AsyncWrite for Stream {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Http2(stream) => stream.is_write_vectored(),
         }
     }
 }

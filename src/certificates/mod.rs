@@ -39,7 +39,8 @@ pub use self::clients::naming_refused;
 pub use self::subject::{holder, subject_of};
 
 /// Application protocols we answer on the clients' side, best first (RFC 7301).
-const ALPN: &[&[u8]] = &[b"http/1.1"];
+const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+const ALPN_WITHOUT_HTTP2: &[&[u8]] = &[b"http/1.1"];
 
 /// TLS 1.3 tickets sent after a full handshake (RFC 8446 4.6.1): a browser resumes two connections at once (the page and
 /// its session) with tickets it must not use twice.
@@ -155,14 +156,18 @@ fn listener_configs(
     provider: &Arc<CryptoProvider>,
 ) -> Result<Vec<Option<Arc<ServerConfig>>>, Vec<Problem>> {
     let listeners = config.listeners.iter().zip(verifiers);
-    let configs = listeners.map(|(listener, verifier)| match verifier {
-        _ if listener.speaks != Speaks::Tls => Ok(None),
-        None => Ok(Some(Arc::clone(shared))),
-        Some(verifier) => {
-            let own = server_config(config, loaded, Some(verifier), provider, &listener.place);
-            own.map(|own| Some(Arc::new(own)))
-                .map_err(|problem| vec![problem])
-        }
+    let configs = listeners.map(|(listener, verifier)| {
+        let own = match verifier {
+            _ if listener.speaks != Speaks::Tls => return Ok(None),
+            None if listener.http2 => return Ok(Some(Arc::clone(shared))),
+            None => Ok((**shared).clone()),
+            Some(verifier) => {
+                server_config(config, loaded, Some(verifier), provider, &listener.place)
+            }
+        };
+        let mut own = own.map_err(|problem| vec![problem])?;
+        own.alpn_protocols = alpn(listener.http2);
+        Ok(Some(Arc::new(own)))
     });
     configs.collect()
 }
@@ -184,7 +189,7 @@ fn server_config(
         .map_err(failed)?
         .with_client_cert_verifier(verifier.unwrap_or_else(WebPkiClientVerifier::no_client_auth))
         .with_cert_resolver(Noting::new(Arc::new(Resolver::new(loaded))));
-    tls.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
+    tls.alpn_protocols = alpn(true);
     // Resumption by tickets only: nothing is kept for clients that are away.
     // SECURITY: the key of tickets is this configuration's own. A ticket carries the certificate that was verified, and is
     // worth nothing at a listener with another CA, nor after a reload with a new revocation list.
@@ -195,6 +200,11 @@ fn server_config(
     tls.max_early_data_size = 0;
     tls.ignore_client_order = true;
     Ok(tls)
+}
+
+fn alpn(http2: bool) -> Vec<Vec<u8>> {
+    let names = if http2 { ALPN } else { ALPN_WITHOUT_HTTP2 };
+    names.iter().map(|name| name.to_vec()).collect()
 }
 
 /// aws-lc-rs with the post-quantum group X25519MLKEM768 first (the `prefer-post-quantum` feature of rustls).

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::{Broker, Failure, Joined, Joining, Pool, Seat, connect, handshake};
@@ -151,12 +150,9 @@ impl Pool {
 
 /// The gateway as a client of its own.
 fn own_identity(stream: &Stream) -> Identity {
-    let tcp: &TcpStream = match stream {
-        Stream::Plain(tcp) => tcp,
-        Stream::Tls(tls) => tls.tcp(),
-    };
     let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let local = tcp.local_addr().unwrap_or(unknown);
+    let local = stream.tcp().and_then(|tcp| tcp.local_addr().ok());
+    let local = local.unwrap_or(unknown);
     Identity::of_gateway(local, local)
 }
 

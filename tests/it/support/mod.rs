@@ -12,6 +12,7 @@ pub mod emqx;
 pub mod devices;
 pub mod dns;
 pub mod gateway;
+pub mod http2;
 pub mod journal;
 pub mod mosquitto;
 pub mod packets;
