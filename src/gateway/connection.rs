@@ -103,19 +103,30 @@ impl Counted {
     }
 
     pub(super) fn record(&self, phase: Phase, reason: &Reason) {
-        let labels = ByOutcome {
-            who: reason.who().name(),
-            phase: phase.name(),
-            why: reason.why(),
-        };
-        self.gateway.metrics.outcomes.get_or_create(&labels).inc();
-        let (peer, listener) = (self.peer, &*self.listener.name);
-        let (who, phase, why) = (labels.who, labels.phase, labels.why);
-        if reason.is_told() {
-            tracing::info!(%peer, listener, who, phase, why, "{reason}");
-        } else {
-            tracing::debug!(%peer, listener, who, phase, why, "{reason}");
-        }
+        record(&self.gateway, &self.listener, self.peer, phase, reason);
+    }
+}
+
+/// The end of what never became a session.
+fn record(
+    gateway: &Gateway,
+    listener: &ListenerContext,
+    peer: SocketAddr,
+    phase: Phase,
+    reason: &Reason,
+) {
+    let labels = ByOutcome {
+        who: reason.who().name(),
+        phase: phase.name(),
+        why: reason.why(),
+    };
+    gateway.metrics.outcomes.get_or_create(&labels).inc();
+    let listener = &*listener.name;
+    let (who, phase, why) = (labels.who, labels.phase, labels.why);
+    if reason.is_told() {
+        tracing::info!(%peer, listener, who, phase, why, "{reason}");
+    } else {
+        tracing::debug!(%peer, listener, who, phase, why, "{reason}");
     }
 }
 
@@ -129,6 +140,11 @@ impl Arrival {
     /// What the configuration that it came under says of its listener.
     fn rules(&self) -> Option<&ListenerRules> {
         self.snapshot.listeners.get(self.listener.index)
+    }
+
+    /// The end of one request of several.
+    pub(super) fn record(&self, phase: Phase, reason: &Reason) {
+        record(&self.gateway, &self.listener, self.peer, phase, reason);
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::connection::PanicsCounted;
 use super::http::{Answer, Body, Requests, Upgraded, try_again};
-use super::outcome::Reason;
+use super::outcome::{Phase, Reason};
 use super::session;
 use crate::http2::{self, Chunk, Http2Stream};
 use crate::stream::Stream;
@@ -173,9 +173,9 @@ impl RequestStream {
             match send(&mut outgoing, data, is_last, self.patience).await {
                 Ok(()) if is_last => return,
                 Ok(()) => {}
-                Err(Reason::ClientStalled) => {
+                Err(reason @ Reason::ClientStalled) => {
                     outgoing.send_reset(h2::Reason::CANCEL);
-                    tracing::debug!("a client took nothing of its answer for too long");
+                    self.requests.arrival.record(Phase::Http, &reason);
                     return;
                 }
                 Err(reason) => {
@@ -245,5 +245,27 @@ fn join_cookies(headers: &mut HeaderMap) {
         .join(&b"; "[..]);
     if let Ok(joined) = HeaderValue::from_bytes(&joined) {
         headers.insert(header::COOKIE, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_in_pieces_become_one_field() {
+        let mut headers = HeaderMap::new();
+        join_cookies(&mut headers);
+        assert!(headers.is_empty());
+        for (cookie, all) in [
+            ("a=1", "a=1"),
+            ("b=2", "a=1; b=2"),
+            ("c=3", "a=1; b=2; c=3"),
+        ] {
+            headers.append(header::COOKIE, HeaderValue::from_static(cookie));
+            join_cookies(&mut headers);
+            let joined: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
+            assert_eq!(joined, [all]);
+        }
     }
 }

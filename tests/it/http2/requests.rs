@@ -1,11 +1,14 @@
 //! What HTTP/2 answers: the same site, redirects and sentences as HTTP/1.1, and every way to get a WebSocket wrong.
 
 use std::fs;
+use std::future::poll_fn;
 
 use h2::ext::Protocol;
 use http::{Method, Request};
 use tempfile::TempDir;
+use tokio::time::timeout;
 
+use crate::support::PATIENCE;
 use crate::support::broker::Broker;
 use crate::support::client::tls_offering;
 use crate::support::gateway::{Gateway, site};
@@ -89,6 +92,41 @@ async fn a_file_larger_than_every_window_arrives_whole() {
     let answer = client.ask(client.get("/large.bin")).await;
     assert_eq!(answer.body.len(), 3_000_000);
     assert!(answer.body.bytes().all(|byte| byte == b'x'));
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_is_reset_and_its_siblings_are_not() {
+    let served = Served::start("timeouts: { write: 200ms }").await;
+    let mut client = served.connect().await;
+    let (response, _outgoing) = client.send(client.get("/large.bin"), true).await.unwrap();
+    let mut body = response.into_body();
+    served.gateway.outcome("client", "http", "stalled").await;
+    // What the window held came; the rest never does.
+    let mut taken = 0;
+    let end = loop {
+        match timeout(PATIENCE, body.data()).await.unwrap() {
+            Some(Ok(bytes)) => taken += bytes.len(),
+            other => break other,
+        }
+    };
+    let reset = end.expect("it ended as if it were whole").unwrap_err();
+    assert_eq!(reset.reason(), Some(h2::Reason::CANCEL));
+    assert_eq!(taken, 65_535);
+    assert_eq!(client.ask(client.get("/")).await.status, 200);
+}
+
+/// The answer does not wait for the body, and the connection lives on.
+#[tokio::test]
+async fn a_body_that_nobody_reads_is_stopped() {
+    let served = Served::start("").await;
+    let mut client = served.connect().await;
+    let post = client.get("/").method(Method::POST);
+    let (response, mut outgoing) = client.send(post, false).await.unwrap();
+    assert_eq!(response.status(), 405);
+    let reset = poll_fn(|cx| outgoing.poll_reset(cx));
+    let reset = timeout(PATIENCE, reset).await.expect("it may go on");
+    assert_eq!(reset.unwrap(), h2::Reason::NO_ERROR);
+    assert_eq!(client.ask(client.get("/")).await.status, 200);
 }
 
 #[tokio::test]
