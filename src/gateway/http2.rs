@@ -122,6 +122,7 @@ impl Driver {
                 is_cut = Some(Instant::now() + HURRY);
             }
             self.open.wake(cx.waker());
+            self.watch.begin_turn();
             if let Poll::Ready(ended) = self.poll_streams(cx) {
                 return Poll::Ready(ended);
             }

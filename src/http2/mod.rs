@@ -23,6 +23,10 @@ const STREAM_WINDOW: u32 = 64 * 1024 - 1;
 /// What a stream may hand over before the socket has taken it.
 const UNSENT: usize = 64 * 1024;
 
+/// What h2 may hold of small frames that no session has taken, each counted as 256 bytes: some thirty thousand. A turn of the
+/// connection's task brings four thousand at most, so a burst is no flood.
+const SMALL_FRAMES: usize = 8 * 1024 * 1024;
+
 /// Streams that the client has reset before they were accepted, and those that we reset for its mistakes. Browsers make
 /// none of either (CVE-2023-44487, CVE-2025-8671).
 const RESET_BEFORE_ACCEPTED: usize = 20;
@@ -64,6 +68,7 @@ where
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(STREAM_WINDOW.saturating_mul(bounds.streams))
         .max_send_buffer_size(UNSENT)
+        .data_frame_budget(SMALL_FRAMES)
         .max_header_list_size(u32::try_from(bounds.head).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(RESET_BEFORE_ACCEPTED)
         .max_local_error_reset_streams(Some(RESET_FOR_MISTAKES))

@@ -7,7 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,6 +18,10 @@ use tokio::time::Instant;
 /// hundred streams.
 const BURST: u32 = 1000;
 const PER_SECOND: u32 = 100;
+
+/// Read in one turn of the connection's task. Then its sessions have theirs: small frames that they have not taken are
+/// what h2 counts against the client.
+const TURN: usize = 64 * 1024;
 
 /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n` (RFC 9113 3.4).
 const PREFACE: u32 = 24;
@@ -38,6 +42,8 @@ pub struct Watch {
     blocked: Since,
     closing: Since,
     left: AtomicBool,
+    /// Bytes read in this turn.
+    turn: AtomicUsize,
 }
 
 /// Milliseconds since `Watch::began`, and one; 0 for not.
@@ -68,6 +74,11 @@ impl Watch {
     /// The client sent too many frames that only make work. Nothing is read from then on.
     pub fn is_flooded(&self) -> bool {
         self.flooded.load(Ordering::Relaxed)
+    }
+
+    /// The connection's task is polled.
+    pub fn begin_turn(&self) {
+        self.turn.store(0, Ordering::Relaxed);
     }
 
     /// Since when the socket takes nothing.
@@ -114,6 +125,7 @@ impl<T> Watched<T> {
             blocked: Since::default(),
             closing: Since::default(),
             left: AtomicBool::new(false),
+            turn: AtomicUsize::new(0),
         });
         let watched = Self {
             stream,
@@ -216,10 +228,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
             // The connection's task ends it after this turn.
             return Poll::Pending;
         }
+        if this.watch.turn.load(Ordering::Relaxed) >= TURN {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
         let read = &buffer.filled()[before..];
         this.ended = read.is_empty();
+        this.watch.turn.fetch_add(read.len(), Ordering::Relaxed);
         if !this.frames.pass(read, Instant::now()) {
             this.watch.flooded.store(true, Ordering::Relaxed);
         }

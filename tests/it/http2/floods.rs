@@ -341,3 +341,18 @@ async fn half_a_preface_and_half_a_head_have_a_deadline() {
         .metric_becomes("tidegate_outcomes_total", &["why=\"request_timeout\""], 2.0)
         .await;
 }
+
+/// Not a flood: a client that has much to say at once, in packets as small as can be.
+#[tokio::test]
+async fn a_burst_of_small_packets_is_taken() {
+    let (gateway, broker) = gateway("limits: { streams: 1 }\n").await;
+    let mut raw = Raw::connect(&gateway).await;
+    raw.open_wide().await;
+    let mut session = broker.welcome().await;
+    let ping = frame(DATA, 0, 1, &masked(FIN | BINARY, &packets::PINGREQ));
+    raw.send(&ping.repeat(5000)).await;
+    for _ in 0..5000 {
+        assert_eq!(session.receive().await, packets::PINGREQ);
+    }
+    assert_eq!(gateway.metric("tidegate_outcomes_total", &[]).await, 0.0);
+}
