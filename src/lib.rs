@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod telemetry;
 pub mod identity;
 pub mod tls;
+pub mod http2;
 pub mod proxy_protocol;
 pub mod mqtt;
 pub mod websocket;

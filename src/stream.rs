@@ -1,5 +1,5 @@
-//! One connection, over TCP with TLS or without, or over a Unix socket: what a client and a broker have in common. Also the
-//! socket options of both.
+//! One connection, over TCP with TLS or without, or over a Unix socket, or one stream of an HTTP/2 connection: what a client
+//! and a broker have in common. Also the socket options of both.
 
 use std::io;
 use std::pin::Pin;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::http2::Http2Stream;
 use crate::tls::TlsStream;
 
 /// Boxed where it is large: a session holds two of these for its whole life.
@@ -18,14 +19,26 @@ pub enum Stream {
     Tls(Box<TlsStream>),
     /// To brokers alone.
     Unix(UnixStream),
+    /// From clients alone.
+    Http2(Box<Http2Stream>),
 }
 
 impl Stream {
+    /// `None` where the connection is not the stream's own.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(tcp) => Some(tcp),
+            Self::Tls(tls) => Some(tls.tcp()),
+            Self::Unix(_) | Self::Http2(_) => None,
+        }
+    }
+
     /// Bytes that were written and that the socket has not taken.
     pub fn unsent(&self) -> usize {
         match self {
             Self::Plain(_) | Self::Unix(_) => 0,
             Self::Tls(stream) => stream.unsent(),
+            Self::Http2(stream) => stream.unsent(),
         }
     }
 }
@@ -57,6 +70,7 @@ impl AsyncRead for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Http2(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -71,6 +85,7 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Http2(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -79,6 +94,7 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Http2(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -87,6 +103,7 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Http2(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -99,6 +116,7 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Http2(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -107,6 +125,7 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
+            Self::Http2(stream) => stream.is_write_vectored(),
         }
     }
 }

@@ -44,7 +44,8 @@ pub use self::subject::{holder, subject_of};
 pub use self::tickets::Tickets;
 
 /// Application protocols we answer on the clients' side, best first (RFC 7301).
-const ALPN: &[&[u8]] = &[b"http/1.1"];
+const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+const ALPN_WITHOUT_HTTP2: &[&[u8]] = &[b"http/1.1"];
 
 /// TLS 1.3 tickets sent after a full handshake (RFC 8446 4.6.1): a browser resumes two connections at once (the page and
 /// its session) with tickets it must not use twice.
@@ -183,11 +184,15 @@ impl Listening<'_> {
         let listeners = self.config.listeners.iter().zip(verifiers);
         let configs = listeners.map(|(listener, verifier)| match verifier {
             _ if listener.speaks != Speaks::Tls => Ok(None),
-            None => Ok(Some(Arc::clone(shared))),
-            Some(verifier) => {
-                let own = self.tls(Some(verifier), &listener.place);
-                own.map(|own| Some(Arc::new(own)))
-                    .map_err(|problem| vec![problem])
+            None if listener.http2 => Ok(Some(Arc::clone(shared))),
+            verifier => {
+                let own = match verifier {
+                    None => Ok((**shared).clone()),
+                    verifier => self.tls(verifier, &listener.place),
+                };
+                let mut own = own.map_err(|problem| vec![problem])?;
+                own.alpn_protocols = alpn(listener.http2);
+                Ok(Some(Arc::new(own)))
             }
         });
         configs.collect()
@@ -206,7 +211,7 @@ impl Listening<'_> {
             .map_err(failed)?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Noting::new(Arc::new(Resolver::new(self.loaded))));
-        tls.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
+        tls.alpn_protocols = alpn(true);
         // Resumption by tickets only: nothing is kept for clients that are away.
         tls.ticketer = self.tickets.ticketer(scope);
         tls.session_storage = Arc::new(NoServerSessionStorage {});
@@ -216,6 +221,11 @@ impl Listening<'_> {
         tls.ignore_client_order = true;
         Ok(tls)
     }
+}
+
+fn alpn(http2: bool) -> Vec<Vec<u8>> {
+    let names = if http2 { ALPN } else { ALPN_WITHOUT_HTTP2 };
+    names.iter().map(|name| name.to_vec()).collect()
 }
 
 /// aws-lc-rs with the post-quantum group X25519MLKEM768 first (the `prefer-post-quantum` feature of rustls).

@@ -54,7 +54,8 @@ fn tell(config: &Config, certificates: &[Report]) {
     println!("\nlisteners");
     for listener in &config.listeners {
         let speaks = match listener.speaks {
-            Speaks::Tls => "https and wss",
+            Speaks::Tls if listener.http2 => "https and wss, HTTP/2 and HTTP/1.1",
+            Speaks::Tls => "https and wss, HTTP/1.1 only",
             Speaks::Plain => "http and ws, without TLS",
             Speaks::PlainRedirect => "redirects to https",
         };

@@ -8,7 +8,7 @@ use std::thread::available_parallelism;
 
 use super::check_bounds::{drain, limits, timeouts};
 use super::check_dns::dns;
-use super::check_listeners::{certificates_nobody_asks_for, client_certificates, networks};
+use super::check_listeners::{certificates_nobody_asks_for, client_certificates, http2, networks};
 use super::check_pools::pools;
 use super::model::{
     Action, Admin, CertificateFiles, Config, Listener, Log, Redirect, Route, Site, Speaks,
@@ -150,6 +150,7 @@ fn listeners(raw: Vec<raw::Listener>, findings: &mut Findings<'_>) -> Vec<Listen
             address,
             name,
             speaks,
+            http2: http2(listener.http2, speaks, &format!("{key}.http2"), findings),
             proxy_protocol,
             client_certificates,
             place,

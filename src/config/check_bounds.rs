@@ -37,6 +37,7 @@ pub(super) fn limits(raw: &raw::Limits, findings: &mut Findings<'_>) -> Limits {
     let packet = bounded("packet", raw.packet, MIN_FRAME, MAX_PACKET, findings);
     Limits {
         connections: count(raw.connections),
+        streams: raw.streams,
         handshakes: count(raw.handshakes),
         request_head: bounded(
             "request_head",

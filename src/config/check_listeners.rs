@@ -22,6 +22,24 @@ pub(super) fn networks(raw: &[Network], key: &str, findings: &mut Findings<'_>) 
     Networks(raw.iter().map(|network| network.0).collect())
 }
 
+/// Whether a listener offers it.
+pub(super) fn http2(
+    raw: raw::Http2,
+    speaks: Speaks,
+    key: &str,
+    findings: &mut Findings<'_>,
+) -> bool {
+    let is_on = raw == raw::Http2::On;
+    if is_on && speaks != Speaks::Tls && findings.places.has(key) {
+        findings.problem(
+            key,
+            "a listener with `plain` speaks HTTP/1.1 only",
+            "remove `http2`: browsers speak it within TLS, and balancers can speak HTTP/1.1",
+        );
+    }
+    is_on && speaks == Speaks::Tls
+}
+
 /// `None` for a listener that does not ask.
 pub(super) fn client_certificates(
     raw: raw::ClientCertificates,

@@ -50,6 +50,8 @@ pub struct Listener {
     /// Label in logs and metrics; the address unless named.
     pub name: String,
     pub speaks: Speaks,
+    /// Clients are offered HTTP/2. Only with `Speaks::Tls`.
+    pub http2: bool,
     /// Who must begin with a PROXY header; `None` where nobody does.
     pub proxy_protocol: Option<Networks>,
     /// `None` where clients are not asked for a certificate. Only with `Speaks::Tls`.
@@ -452,6 +454,8 @@ pub struct Limits {
     /// Connections that have not yet finished their TLS handshake and first request.
     pub handshakes: NonZeroUsize,
     /// Bytes of one HTTP request head.
+    /// Requests and sessions at a time on one HTTP/2 connection.
+    pub streams: u32,
     pub request_head: usize,
     /// Bytes of the CONNECT packet.
     pub connect: usize,

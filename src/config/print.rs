@@ -115,6 +115,7 @@ fn limits(config: &Config) -> Value {
     json!({
         "connections": limits.connections,
         "handshakes": limits.handshakes,
+        "streams": limits.streams,
         "request_head": Size(limits.request_head).to_string(),
         "connect": Size(limits.connect).to_string(),
         "packet": Size(limits.packet).to_string(),
@@ -199,6 +200,7 @@ fn listener(listener: &Listener) -> Value {
         "address": listener.address,
         "name": listener.name,
         "plain": plain,
+        "http2": (listener.speaks == Speaks::Tls).then_some(if listener.http2 { "on" } else { "off" }),
         "proxy_protocol": proxy_protocol,
         "client_certificates": listener.client_certificates.as_ref().map(client_certificates),
     })

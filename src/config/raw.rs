@@ -21,7 +21,7 @@ use super::raw_announcement::{
 };
 use super::raw_bounds::{Drain, Limits, Log, Timeouts};
 use super::raw_dns::Dns;
-use super::raw_listeners::{ClientCertificates, ClientId, ProxyHeaders, UserName};
+use super::raw_listeners::{ClientCertificates, ClientId, Http2, ProxyHeaders, UserName};
 use super::raw_pools::{Balance, Eject, OnRemoved, Probe, Queue, slow_start};
 use super::values::{Count, Size, Span};
 
@@ -95,6 +95,10 @@ pub(super) struct Listener {
     pub name: Option<Label>,
     /// Without TLS; a listener without this key speaks TLS.
     pub plain: Option<Plain>,
+    /// HTTP/2 beside HTTP/1.1, with WebSockets over it (RFC 8441): a browser's page and its sessions share one
+    /// connection. Only with TLS.
+    #[serde(default)]
+    pub http2: Http2,
     /// The PROXY protocol, versions 1 and 2, from load balancers in front. Not spoken unless set.
     pub proxy_protocol: Option<ProxyHeaders>,
     /// Certificates of clients (mutual TLS). Not asked for unless set.

@@ -19,6 +19,10 @@ pub(super) struct Limits {
     pub connections: Count,
     /// Connections that have not finished their TLS handshake and first request.
     pub handshakes: Count,
+    /// Requests and sessions at the same time on one HTTP/2 connection; each session also takes one of `connections`. 1 to
+    /// 10000.
+    #[schemars(range(min = 1, max = 10000))]
+    pub streams: u32,
     /// One HTTP request head. 8KiB to 1MiB.
     pub request_head: Size,
     /// The CONNECT packet. At least 256 bytes, at most `packet`.
@@ -37,6 +41,7 @@ impl Default for Limits {
         Self {
             connections: Count::Auto,
             handshakes: Count::Exactly(4096),
+            streams: 256,
             request_head: Size(16 << 10),
             connect: Size(64 << 10),
             packet: Size(256 << 20),

@@ -6,6 +6,15 @@ use serde::{Deserialize, Serialize};
 use super::names::FilePath;
 use super::networks::Network;
 
+/// Whether clients are offered HTTP/2.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Http2 {
+    #[default]
+    On,
+    Off,
+}
+
 /// The PROXY protocol, versions 1 and 2, from load balancers in front.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

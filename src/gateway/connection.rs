@@ -14,7 +14,9 @@ use super::first_bytes::{Beginning, PLAIN_HTTP_ON_TLS, beginning};
 use super::outcome::{Phase, Reason, TlsCause};
 use super::prefixed::Prefixed;
 use super::proxy_header::HeaderError;
-use super::{Gateway, ListenerContext, ListenerRules, Snapshot, http, proxy_header, session};
+use super::{
+    Gateway, ListenerContext, ListenerRules, Snapshot, http1, http2, proxy_header, session,
+};
 use crate::certificates::{holder, naming_refused};
 use crate::config::model::Speaks;
 use crate::identity::{Tls, UniqueId};
@@ -24,7 +26,7 @@ use crate::telemetry::metrics::{ByHandshake, ByListener, ByOutcome, ByTlsCause};
 use crate::tls;
 
 /// A connection as it was accepted.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Arrival {
     /// The client: the TCP peer, or whom its PROXY header names.
     pub peer: SocketAddr,
@@ -53,13 +55,21 @@ pub async fn serve(stream: TcpStream, arrival: Arrival, permit: Permit, handshak
     // CANCEL: a cut ends the connection where it stands; that is its meaning.
     let ended = tokio::select! {
         ended = Box::pin(talk(stream, arrival, handshake, &mut counted)) => ended,
-        () = gateway.drain.cut() => Ok(None),
+        () = gateway.drain.cut() => Ok(Next::End),
     };
     match ended {
-        Ok(None) => {}
-        Ok(Some(start)) => gateway.drain.spawn(session::run(start, counted)),
+        Ok(Next::End) => {}
+        Ok(Next::Session(start)) => gateway.drain.spawn(session::run(start, counted)),
+        Ok(Next::Http2(start)) => gateway.drain.spawn(http2::run(start, counted)),
         Err((phase, reason)) => counted.record(phase, &reason),
     }
+}
+
+/// What a connection becomes when its handshake, and HTTP/1.1, are over.
+enum Next {
+    End,
+    Session(Box<session::Start>),
+    Http2(Box<http2::Start>),
 }
 
 /// The connection's gauge and its place under the limit, to the end of the goodbye; and the record of its end where no
@@ -71,6 +81,19 @@ pub(super) struct Counted {
     listener: Arc<ListenerContext>,
     gateway: Arc<Gateway>,
     _permit: Permit,
+    _panics: PanicsCounted,
+}
+
+/// A panic of the task that holds it is counted.
+#[derive(Debug)]
+pub(super) struct PanicsCounted(pub(super) Arc<Gateway>);
+
+impl Drop for PanicsCounted {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.metrics.panics.inc();
+        }
+    }
 }
 
 impl Counted {
@@ -82,48 +105,61 @@ impl Counted {
             listener: Arc::clone(&arrival.listener),
             gateway: Arc::clone(&arrival.gateway),
             _permit: permit,
+            _panics: PanicsCounted(Arc::clone(&arrival.gateway)),
         }
     }
 
-    fn record(&self, phase: Phase, reason: &Reason) {
-        let labels = ByOutcome {
-            who: reason.who().name(),
-            phase: phase.name(),
-            why: reason.why(),
-        };
-        self.gateway.metrics.outcomes.get_or_create(&labels).inc();
-        self.gateway.metrics.endings.add(Ending {
-            number: 0,
-            at: SystemTime::now(),
-            notice: reason.notice(),
-            who: labels.who,
-            phase: labels.phase,
-            why: labels.why,
-            text: reason.to_string(),
-            client: self.peer,
-            client_id: String::new(),
-            user_name: String::new(),
-            listener: Arc::clone(&self.listener.name),
-            pool: None,
-            broker: None,
-            seconds: self.began.elapsed().as_secs_f64(),
-        });
-        let (peer, listener) = (self.peer, &*self.listener.name);
-        let (who, phase, why) = (labels.who, labels.phase, labels.why);
-        if reason.is_told() {
-            tracing::info!(%peer, listener, who, phase, why, "{reason}");
-        } else {
-            tracing::debug!(%peer, listener, who, phase, why, "{reason}");
-        }
+    pub(super) fn record(&self, phase: Phase, reason: &Reason) {
+        let Self {
+            gateway, listener, ..
+        } = self;
+        record(gateway, listener, self.peer, self.began, phase, reason);
+    }
+}
+
+/// The end of what never became a session.
+fn record(
+    gateway: &Gateway,
+    listener: &ListenerContext,
+    peer: SocketAddr,
+    began: Instant,
+    phase: Phase,
+    reason: &Reason,
+) {
+    let labels = ByOutcome {
+        who: reason.who().name(),
+        phase: phase.name(),
+        why: reason.why(),
+    };
+    gateway.metrics.outcomes.get_or_create(&labels).inc();
+    gateway.metrics.endings.add(Ending {
+        number: 0,
+        at: SystemTime::now(),
+        notice: reason.notice(),
+        who: labels.who,
+        phase: labels.phase,
+        why: labels.why,
+        text: reason.to_string(),
+        client: peer,
+        client_id: String::new(),
+        user_name: String::new(),
+        listener: Arc::clone(&listener.name),
+        pool: None,
+        broker: None,
+        seconds: began.elapsed().as_secs_f64(),
+    });
+    let listener = &*listener.name;
+    let (who, phase, why) = (labels.who, labels.phase, labels.why);
+    if reason.is_told() {
+        tracing::info!(%peer, listener, who, phase, why, "{reason}");
+    } else {
+        tracing::debug!(%peer, listener, who, phase, why, "{reason}");
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         self.listener.connections.dec();
-        if std::thread::panicking() {
-            self.gateway.metrics.panics.inc();
-        }
     }
 }
 
@@ -132,17 +168,25 @@ impl Arrival {
     fn rules(&self) -> Option<&ListenerRules> {
         self.snapshot.listeners.get(self.listener.index)
     }
+
+    /// The end of one request of several.
+    pub(super) fn record(&self, phase: Phase, reason: &Reason) {
+        let Self {
+            gateway, listener, ..
+        } = self;
+        record(gateway, listener, self.peer, self.began, phase, reason);
+    }
 }
 
 type End = (Phase, Reason);
 
-/// To the end of HTTP; `Some` is what a session starts from.
+/// To the end of HTTP/1.1, or to the beginning of HTTP/2.
 async fn talk(
     mut tcp: TcpStream,
     mut arrival: Arrival,
     handshake: Permit,
     counted: &mut Counted,
-) -> Result<Option<Box<session::Start>>, End> {
+) -> Result<Next, End> {
     // The options fail only on a connection that is already gone, which the next read tells.
     tune(&tcp).map_err(|error| (Phase::Tls, Reason::ClientIo(error)))?;
     let deadline = arrival.began + arrival.snapshot.timeouts.tls;
@@ -160,7 +204,15 @@ async fn talk(
         Speaks::Tls => secure(tcp, &mut arrival, deadline).await?,
         Speaks::Plain | Speaks::PlainRedirect => plain(tcp, &arrival).await?,
     };
-    http::serve(stream, arrival, handshake).await
+    if stream.speaks_http2() {
+        return Ok(Next::Http2(Box::new(http2::Start {
+            stream,
+            arrival,
+            handshake,
+        })));
+    }
+    let session = http1::serve(stream, arrival, handshake).await?;
+    Ok(session.map_or(Next::End, Next::Session))
 }
 
 fn must_begin_with_proxy_header(arrival: &Arrival) -> bool {

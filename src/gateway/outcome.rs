@@ -143,6 +143,12 @@ pub enum Reason {
     NotAuthorized,
     #[error("the HTTP request cannot be read: {0}")]
     Http(#[source] hyper::Error),
+    #[error("the client broke the rules of HTTP/2: {0}")]
+    Http2(#[source] h2::Error),
+    #[error(
+        "the client sent more HTTP/2 frames that only make work (resets, PING, SETTINGS, PRIORITY, empty frames) than any client needs"
+    )]
+    Http2Flood,
     #[error("WebSocket: {0}")]
     Violation(#[source] Violation),
     #[error("MQTT: {0}")]
@@ -220,6 +226,8 @@ impl Reason {
             | Self::ProxyHeader(_)
             | Self::NotAuthorized
             | Self::Http(_)
+            | Self::Http2(_)
+            | Self::Http2Flood
             | Self::Violation(_)
             | Self::Malformed(_)
             | Self::Connect(_)
@@ -261,6 +269,8 @@ impl Reason {
             Self::ProxyHeader(error) => error.why(),
             Self::NotAuthorized => "not_authorized",
             Self::Http(_) => "http",
+            Self::Http2(_) => "http2",
+            Self::Http2Flood => "http2_flood",
             Self::Violation(Violation::Text) => "text_frame",
             Self::Violation(_) => "websocket",
             Self::Malformed(_) => "malformed",
@@ -349,6 +359,8 @@ impl Reason {
             | Self::TlsFailed { .. }
             | Self::ProxyHeader(_)
             | Self::Http(_)
+            | Self::Http2(_)
+            | Self::Http2Flood
             | Self::Panicked => return None,
         })
     }
@@ -395,6 +407,8 @@ impl Reason {
             | Self::TlsFailed { .. }
             | Self::ProxyHeader(_)
             | Self::Http(_)
+            | Self::Http2(_)
+            | Self::Http2Flood
             // The broker has told the client itself.
             | Self::BrokerRefused(_)
             | Self::BrokerDisconnected(_)
@@ -466,6 +480,8 @@ impl Reason {
             | Self::ProxyHeader(_)
             | Self::NotAuthorized
             | Self::Http(_)
+            | Self::Http2(_)
+            | Self::Http2Flood
             | Self::Violation(_)
             | Self::Malformed(_)
             | Self::Connect(_)

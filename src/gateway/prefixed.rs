@@ -49,6 +49,19 @@ impl Prefixed {
         }
     }
 
+    /// What the handshake agreed on (RFC 7301).
+    pub(super) fn speaks_http2(&self) -> bool {
+        match &self.stream {
+            Stream::Tls(stream) => stream.agreed().alpn_protocol() == Some(b"h2"),
+            Stream::Plain(_) | Stream::Unix(_) | Stream::Http2(_) => false,
+        }
+    }
+
+    /// Bytes that were written and that the socket has not taken.
+    pub(super) fn unsent(&self) -> usize {
+        self.stream.unsent()
+    }
+
     /// The stream, and what of the prefix was not read.
     pub(super) fn into_parts(self) -> (Stream, Bytes) {
         (self.stream, self.prefix)

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Gateway;
-use super::connection::{Arrival, Counted};
+use super::connection::Arrival;
 use super::names::renamed;
 use super::outcome::{Phase, Reason, idle_limit};
 use super::record::Record;
@@ -38,8 +38,8 @@ pub struct Start {
     pub(super) arrival: Arrival,
 }
 
-/// Serves one session to its end.
-pub async fn run(start: Box<Start>, counted: Counted) {
+/// Serves one session to its end. `held` is given back then.
+pub(super) async fn run<H>(start: Box<Start>, held: H) {
     let gateway = Arc::clone(&start.arrival.gateway);
     let membership = gateway
         .drain
@@ -59,7 +59,7 @@ pub async fn run(start: Box<Start>, counted: Counted) {
         Err(ended) => *ended,
     };
     Box::pin(say_goodbye(ended, record, &gateway)).await;
-    drop(counted);
+    drop(held);
 }
 
 /// A client that is to be told how its session ended.
@@ -412,7 +412,7 @@ mod tests {
     /// (512 its tallies) on x86-64.
     #[test]
     fn the_task_of_a_session_is_small() {
-        let task = size_of_future(run);
+        let task = size_of_future(run::<crate::gateway::connection::Counted>);
         let record = size_of::<Record>();
         assert!(task + record <= 1792, "{task} bytes, its record {record}");
     }

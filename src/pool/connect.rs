@@ -63,11 +63,7 @@ pub(super) async fn connect(broker: &Broker, client: Option<&Identity>) -> Resul
 /// The gateway as a client of its own: a probe must not say LOCAL, since mosquitto 2.1 closes on it without a word. The ends
 /// of a Unix socket have no addresses, but they are on this machine.
 pub(super) fn own(stream: &Stream) -> Identity {
-    let tcp: Option<&TcpStream> = match stream {
-        Stream::Plain(tcp) => Some(tcp),
-        Stream::Tls(tls) => Some(tls.tcp()),
-        Stream::Unix(_) => None,
-    };
+    let tcp = stream.tcp();
     let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let end = |address: fn(&TcpStream) -> io::Result<SocketAddr>| {
         tcp.and_then(|tcp| address(tcp).ok()).unwrap_or(here)

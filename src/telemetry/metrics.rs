@@ -42,7 +42,7 @@ labels! {
     ByResult { result: &'static str }
     ByHandshake { listener: Name, version: &'static str, resumed: &'static str }
     ByTlsCause { listener: Name, cause: &'static str }
-    ByCode { listener: Name, code: u16 }
+    ByCode { listener: Name, version: &'static str, code: u16 }
     ByVersion { version: &'static str }
     ByPool { pool: Name }
     ByBroker { pool: Name, broker: Name }
@@ -205,7 +205,7 @@ impl Metrics {
         );
         ours.register(
             "http_requests",
-            "HTTP requests answered, upgrades (101) included",
+            "HTTP requests answered, upgrades (101, over HTTP/2 200) included",
             self.http_requests.clone(),
         );
         ours.register(

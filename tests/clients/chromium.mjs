@@ -1,9 +1,10 @@
 // A page in Chromium: it comes from the site on /, loads MQTT.js from there and connects to wss:// its own host /mqtt.
-// The site folder holds page.html as index.html, and mqtt.min.js of the npm package.
+// The site folder holds page.html as index.html, and mqtt.min.js of the npm package. Chromium's own log of its network
+// must show that the page and every session were streams of one HTTP/2 connection (RFC 8441).
 //
 //   node chromium.mjs --url wss://127.0.0.1:8443/mqtt [--chromium /usr/bin/chromium]
 
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -14,6 +15,8 @@ import { expect, readArguments, Suite } from './suite.mjs';
 const given = readArguments({ chromium: { type: 'string', default: '/usr/bin/chromium' } });
 const suite = new Suite();
 const profile = await mkdtemp(join(tmpdir(), 'tidegate-chromium-'));
+
+const netLog = join(profile, 'net-log.json');
 
 const browser = await chromium.launchPersistentContext(profile, {
   executablePath: given.chromium,
@@ -27,6 +30,7 @@ const browser = await chromium.launchPersistentContext(profile, {
     '--disable-background-networking',
     '--disable-component-update',
     '--disable-sync',
+    `--log-net-log=${netLog}`,
   ],
 });
 try {
@@ -57,8 +61,34 @@ try {
       });
     }
   }
+  await browser.close();
+  await suite.case('the page and its sessions share one HTTP/2 connection', async () => {
+    const connections = http2Requests(JSON.parse(await readFile(netLog, 'utf8')));
+    const own = connections.filter((requests) => requests.some((request) => request[':path'] === '/mqtt'));
+    expect('connections with sessions', own.length, 1);
+    const paths = new Set(own[0].map((request) => request[':path']));
+    expect('the page came by it', paths.has('/') && paths.has('/mqtt.min.js'), true);
+    const sessions = own[0].filter((request) => request[':path'] === '/mqtt');
+    expect('sessions', sessions.length, 6);
+    for (const { ':method': method, ':protocol': protocol } of sessions) {
+      expect('request', [method, protocol], ['CONNECT', 'websocket']);
+    }
+    return 'six sessions';
+  });
 } finally {
   await browser.close();
   await rm(profile, { recursive: true, force: true, maxRetries: 5 });
 }
 suite.end();
+
+// The heads of the requests of each HTTP/2 connection.
+function http2Requests({ constants, events }) {
+  const sent = constants.logEventTypes.HTTP2_SESSION_SEND_HEADERS;
+  const connections = new Map();
+  for (const { type, source, params } of events) {
+    if (type !== sent) continue;
+    const head = Object.fromEntries(params.headers.map((line) => line.match(/^(:?[^:]+): (.*)$/s).slice(1)));
+    connections.set(source.id, [...(connections.get(source.id) ?? []), head]);
+  }
+  return [...connections.values()];
+}

@@ -168,7 +168,7 @@ async function breaksIt(page) {
     'Announce a 256 MB CONNECT': /Close 1009.*over the limit/,
     'Ask for no subprotocol': /CONNACK 0/,
     'Knock at the wrong path': /HTTP 404.*It says: [^{}]*$/, // words, not the page's style sheet
-    'Open the MQTT path as a page': /HTTP 426.*MQTT over WebSocket/,
+    'Open the MQTT path as a page': /HTTP 400.*MQTT over WebSocket/, // over HTTP/2; 426 belongs to HTTP/1.1
   };
   for (const [name, answer] of Object.entries(expected)) {
     const button = page.getByRole('button', { name });

@@ -115,7 +115,7 @@ async fn chromium_page() {
         )
         .await
         .len(),
-        7
+        8
     );
 }
 

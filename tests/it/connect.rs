@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::Client;
 use crate::support::broker::Broker;
-use crate::support::client::{Client, Closed};
+use crate::support::client::Closed;
 use crate::support::frames::{self, BINARY, CONTINUATION, FIN};
 use crate::support::gateway::{Gateway, pool_of};
 use crate::support::packets;

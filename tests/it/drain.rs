@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::Client;
 use crate::support::broker::{Broker, Session};
-use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::frames::{self, BINARY, FIN, Frame};
 use crate::support::gateway::{Gateway, pool_of};
@@ -198,8 +198,8 @@ async fn what_has_not_left_at_drain_max_is_told_cut_and_counted() {
     assert_eq!(codes, [1001; 5]);
     let ended = gateway.ended().await;
     assert_eq!(ended.asked, 1);
-    // The one that was asked may still wait for its client's Close.
-    assert!((4..=5).contains(&ended.cut), "{ended:?}");
+    // The one that was asked may still wait for its client's Close; over HTTP/2 each connection has a task besides.
+    assert!((4..=10).contains(&ended.cut), "{ended:?}");
     assert!(begun.elapsed() < Duration::from_secs(2));
 }
 

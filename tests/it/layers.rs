@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
         "identity",
         "proxy_protocol",
         "tls",
+        "http2",
     ],
     &["certificates", "framing", "stream"],
     &["pool", "site"],

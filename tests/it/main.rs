@@ -9,8 +9,15 @@
     clippy::large_futures,
     reason = "a test is one future, and there are few at a time"
 )]
+#![expect(
+    clippy::duplicate_mod,
+    reason = "the tests of sessions run over HTTP/1.1 and, in `http2`, over HTTP/2"
+)]
 
 mod support;
+
+// What modules that run over HTTP/1.1 and HTTP/2 call theirs: `http2` has another.
+use support::client::Client;
 
 mod balance;
 mod brokers;
@@ -39,6 +46,7 @@ mod reload;
 mod take_over;
 mod retry;
 mod health;
+mod http2;
 mod proxy_in;
 mod sessions;
 mod silence;

@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 use tungstenite::Message;
 
+use super::Client;
 use crate::support::broker::{Broker, Session, WsSession};
-use crate::support::client::Client;
 use crate::support::frames::{self, BINARY, CONTINUATION, FIN, Frame, PING};
 use crate::support::gateway::{Gateway, pool_of};
 use crate::support::{PATIENCE, packets};
@@ -482,11 +482,10 @@ async fn without_keepalive_a_client_that_answers_pings_stays() {
 async fn a_client_that_vanishes_is_made_to_vanish_at_the_broker() {
     for reset in [false, true] {
         let (gateway, client, mut session) = tcp("").await;
-        if reset {
-            let tcp = client.socket.get_ref().get_ref().0;
-            tcp.set_zero_linger().unwrap();
+        match reset {
+            true => client.reset(),
+            false => drop(client),
         }
-        drop(client);
         assert_eq!(session.rest().await, b"", "reset: {reset}");
         gateway.outcome("client", "relay", "vanished").await;
         gateway.metric_becomes("tidegate_sessions", &[], 0.0).await;

@@ -1,7 +1,7 @@
 //! One session from the 101 to its end, with a scripted broker.
 
+use super::Client;
 use crate::support::broker::Broker;
-use crate::support::client::Client;
 use crate::support::gateway::Gateway;
 use crate::support::packets;
 

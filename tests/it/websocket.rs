@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::Client;
 use crate::support::broker::Broker;
-use crate::support::client::Client;
 use crate::support::frames::{self, BINARY, CLOSE, CONTINUATION, FIN, Frame, PING, PONG, TEXT};
 use crate::support::gateway::Gateway;
 use crate::support::packets;

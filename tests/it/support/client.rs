@@ -8,7 +8,7 @@ use futures_util::{SinkExt, StreamExt};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{RootCertStore, SupportedProtocolVersion};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -19,6 +19,7 @@ use tungstenite::client::IntoClientRequest;
 
 use super::PATIENCE;
 use super::gateway::Gateway;
+use super::http2::{Http2, Http2Stream};
 use super::packets;
 
 /// A TLS connection to the gateway's first listener.
@@ -28,6 +29,15 @@ pub async fn tls(gateway: &Gateway) -> TlsStream<TcpStream> {
 
 pub async fn try_tls(gateway: &Gateway) -> std::io::Result<TlsStream<TcpStream>> {
     try_tls_to(gateway.address(0), gateway.ca_file()).await
+}
+
+/// A TLS connection to the gateway's first listener that offers these in ALPN.
+pub async fn tls_offering(gateway: &Gateway, alpn: &[&[u8]]) -> TlsStream<TcpStream> {
+    let config = tls_config(gateway.ca_file(), rustls::DEFAULT_VERSIONS);
+    let mut config = Arc::unwrap_or_clone(config);
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    let connecting = tls_as(gateway.address(0), "localhost", Arc::new(config));
+    connecting.await.unwrap()
 }
 
 /// A TCP connection from that address of this machine.
@@ -108,9 +118,70 @@ async fn handshake_over(
     TlsConnector::from(config).connect(name, tcp).await
 }
 
-/// A WebSocket to the gateway that may speak MQTT.
-pub struct Client {
-    pub socket: WebSocketStream<TlsStream<TcpStream>>,
+/// A WebSocket to the gateway that may speak MQTT, over whatever carries it.
+pub struct ClientOver<W> {
+    pub socket: WebSocketStream<W>,
+}
+
+/// Over HTTP/1.1: the connection is the session's own.
+pub type Client = ClientOver<TlsStream<TcpStream>>;
+
+/// Over HTTP/2: one stream of a connection.
+pub type Http2Client = ClientOver<Http2Stream>;
+
+/// What carries a WebSocket.
+pub trait Wire: AsyncRead + AsyncWrite + Unpin + Sized {
+    /// What it offers in ALPN.
+    const ALPN: &[&[u8]];
+
+    /// Upgrades over a connection that is there, with these headers.
+    async fn upgrade(
+        stream: TlsStream<TcpStream>,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> WebSocketStream<Self>;
+
+    /// Breaks it off without a word.
+    fn reset(self);
+}
+
+impl Wire for TlsStream<TcpStream> {
+    const ALPN: &[&[u8]] = &[];
+
+    async fn upgrade(stream: Self, path: &str, headers: &[(&str, &str)]) -> WebSocketStream<Self> {
+        let port = stream.get_ref().0.peer_addr().unwrap().port();
+        let url = format!("wss://localhost:{port}{path}");
+        let mut request = url.into_client_request().unwrap();
+        for (name, value) in headers {
+            let name: http::HeaderName = name.parse().unwrap();
+            request.headers_mut().append(name, value.parse().unwrap());
+        }
+        // On the heap: the future of every test that opens a client would hold it.
+        let opening = Box::pin(tokio_tungstenite::client_async(request, stream));
+        let (socket, _response) = opening.await.unwrap();
+        socket
+    }
+
+    fn reset(self) {
+        self.get_ref().0.set_zero_linger().unwrap();
+    }
+}
+
+impl Wire for Http2Stream {
+    const ALPN: &[&[u8]] = &[b"h2"];
+
+    async fn upgrade(
+        stream: TlsStream<TcpStream>,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> WebSocketStream<Self> {
+        let mut connection = Box::pin(Http2::over(stream)).await;
+        connection.web_socket(path, headers).await
+    }
+
+    fn reset(self) {
+        Self::reset(self);
+    }
 }
 
 /// How the gateway ended it.
@@ -123,7 +194,7 @@ pub struct Closed {
     pub packets: Vec<Vec<u8>>,
 }
 
-impl Client {
+impl<W: Wire> ClientOver<W> {
     /// Upgrades on `/mqtt`, offering `mqtt`.
     pub async fn open(gateway: &Gateway) -> Self {
         Box::pin(Self::open_with(gateway, "/mqtt", Some("mqtt"))).await
@@ -134,7 +205,8 @@ impl Client {
             .map(|subprotocol| ("Sec-WebSocket-Protocol", subprotocol))
             .into_iter()
             .collect();
-        Self::open_over(tls(gateway).await, path, &headers).await
+        let stream = tls_offering(gateway, W::ALPN).await;
+        Self::open_over(stream, path, &headers).await
     }
 
     /// Upgrades on `/mqtt` over that connection.
@@ -148,17 +220,14 @@ impl Client {
         path: &str,
         headers: &[(&str, &str)],
     ) -> Self {
-        let port = stream.get_ref().0.peer_addr().unwrap().port();
-        let url = format!("wss://localhost:{port}{path}");
-        let mut request = url.into_client_request().unwrap();
-        for (name, value) in headers {
-            let name: http::HeaderName = name.parse().unwrap();
-            request.headers_mut().append(name, value.parse().unwrap());
+        Self {
+            socket: W::upgrade(stream, path, headers).await,
         }
-        // On the heap: the future of every test that opens a client would hold it.
-        let opening = Box::pin(tokio_tungstenite::client_async(request, stream));
-        let (socket, _response) = opening.await.unwrap();
-        Self { socket }
+    }
+
+    /// Breaks the connection off without a word.
+    pub fn reset(self) {
+        self.socket.into_inner().reset();
     }
 
     /// Upgrades and connects with MQTT 3.1.1; panics unless CONNACK says yes.

@@ -13,6 +13,7 @@ pub mod devices;
 pub mod dns;
 pub mod echo;
 pub mod gateway;
+pub mod http2;
 pub mod journal;
 pub mod mosquitto;
 pub mod packets;

@@ -110,7 +110,7 @@ fn a_client_without_ecdsa_gets_the_rsa_certificate() {
 }
 
 #[test]
-fn tls_is_1_3_post_quantum_http_1_1_and_resumed_once_known() {
+fn tls_is_1_3_post_quantum_http_2_and_resumed_once_known() {
     let root = authority("Root", None);
     let files = several(&root);
     let tls = certificates::server(&files.config, &certificates::Tickets::default())
@@ -119,7 +119,7 @@ fn tls_is_1_3_post_quantum_http_1_1_and_resumed_once_known() {
     let known = client(&root, |_| true);
     let (_, server) = handshake(&known, &tls, "b.example").unwrap();
     assert_eq!(server.protocol_version(), Some(ProtocolVersion::TLSv1_3));
-    assert_eq!(server.alpn_protocol(), Some(&b"http/1.1"[..]));
+    assert_eq!(server.alpn_protocol(), Some(&b"h2"[..]));
     let group = server.negotiated_key_exchange_group().unwrap().name();
     assert_eq!(group, NamedGroup::X25519MLKEM768);
     let (client, _) = handshake(&known, &tls, "b.example").unwrap();

@@ -175,6 +175,7 @@ fn config() -> Config {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             name: "test".to_owned(),
             speaks: Speaks::Tls,
+            http2: true,
             proxy_protocol: None,
             client_certificates: None,
             place: place("listeners[0]"),
@@ -197,6 +198,7 @@ fn config() -> Config {
         limits: Limits {
             connections: some,
             handshakes: some,
+            streams: 1,
             request_head: 1,
             connect: 1,
             packet: 1,
