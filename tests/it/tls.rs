@@ -101,7 +101,7 @@ async fn the_key_exchange_is_post_quantum() {
 async fn http_1_1_is_agreed_on_with_clients_that_ask() {
     let (gateway, _folder) = gateway("").await;
     let mut config = ClientConfig::clone(&tls_config(gateway.ca_file(), &[&TLS13]));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     let stream = served(&gateway, &Arc::new(config)).await;
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
 }
