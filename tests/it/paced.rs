@@ -337,6 +337,18 @@ async fn tidegate_drain_waits_is_hurried_and_leaves_the_process_for_its_supervis
             .1
             .contains("\"phase\":\"drained\"")
     );
+    assert_eq!(
+        program.admin.get("/readyz").await.0,
+        503,
+        "it has no listeners any more"
+    );
+    let upgraded = program.ask(&["upgrade"]).await;
+    assert_eq!(upgraded.status.code(), Some(1), "{}", upgraded.stdout);
+    assert!(
+        upgraded.stderr.contains("start a new one"),
+        "{}",
+        upgraded.stderr
+    );
     program.process.signal("TERM");
     assert_eq!(
         program.process.finish(PATIENCE).await.status.code(),
