@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -354,6 +355,40 @@ async fn tidegate_drain_waits_is_hurried_and_leaves_the_process_for_its_supervis
         program.process.finish(PATIENCE).await.status.code(),
         Some(0)
     );
+}
+
+#[tokio::test]
+async fn a_drain_that_was_hurried_keeps_its_rate_over_a_reload_and_says_it() {
+    let broker = Crowd::start(Manners::Welcome).await;
+    let yaml = |rate: u32| {
+        format!(
+            "watch: false\nlisteners: [{{ address: \"127.0.0.1:0\", plain: routes }}]\n{}drain: {{ rate: {rate} }}\n",
+            pool_of(&[broker.url()])
+        )
+    };
+    let program = Program::run(&yaml(1)).await;
+    let _session = plain(&program, packets::connect("c", 60)).await;
+    let _other = plain(&program, packets::connect("d", 60)).await;
+    let is_told = async |rate: u32| {
+        let shown = async || {
+            let status: Value =
+                serde_json::from_str(&program.admin.get("/status.json").await.1).unwrap();
+            status["drain"]["rate"] == rate
+        };
+        let asked = program.admin.get("/drain").await.1;
+        assert!(asked.contains(&format!("\"rate\":{rate},")), "{asked}");
+        assert!(eventually(shown).await, "the status page says another rate");
+    };
+    assert_eq!(
+        program.ask(&["drain", "--rate", "3"]).await.status.code(),
+        Some(0)
+    );
+    program.rewrite(&yaml(1));
+    assert_eq!(program.ask(&["reload"]).await.status.code(), Some(0));
+    is_told(3).await;
+    program.rewrite(&yaml(2));
+    assert_eq!(program.ask(&["reload"]).await.status.code(), Some(0));
+    is_told(2).await;
 }
 
 #[tokio::test]
