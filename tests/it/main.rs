@@ -30,6 +30,7 @@ mod limits;
 mod monitoring;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod paced;
 mod connect;
 mod discovery;
 mod drain;
