@@ -1,7 +1,6 @@
 //! What the gateway looks like now, gathered from where it is kept. Costs the data path nothing: it reads what is counted
 //! anyway, on the control thread, once a second and when somebody asks.
 
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -41,7 +40,6 @@ struct Configured {
     pools: Vec<Arc<Pool>>,
     expiries: Vec<Expiry>,
     connections: usize,
-    drain_rate: NonZeroU32,
     hosts: Vec<String>,
 }
 
@@ -132,7 +130,7 @@ impl Status {
     pub(super) fn report(&self, after: u64) -> report::Report {
         let configured = self.configured.load();
         let pending = self.health.ready();
-        let drain = self.drain_report(configured.drain_rate);
+        let drain = self.drain_report();
         let state = match (&drain, pending.is_empty(), self.health.live().is_empty()) {
             (_, _, false) => "unwell",
             (Some(_), ..) => "draining",
@@ -192,9 +190,10 @@ impl Status {
         self.metrics.encode()
     }
 
-    fn drain_report(&self, rate: NonZeroU32) -> Option<report::Drain> {
+    fn drain_report(&self) -> Option<report::Drain> {
         let (since, sessions) = (*lock(&self.draining))?;
-        let left = self.drain.members();
+        let progress = self.drain.progress();
+        let (left, rate) = (progress.members, progress.rate);
         Some(report::Drain {
             since: unix(since),
             sessions: sessions.max(left) as u64,
@@ -227,7 +226,6 @@ impl Configured {
             pools: pools.to_vec(),
             expiries: certificates::expiries(config, certificates),
             connections: config.limits.connections.get(),
-            drain_rate: config.drain.rate,
             hosts: admin.map(|admin| admin.hosts.clone()).unwrap_or_default(),
         }
     }

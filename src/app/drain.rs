@@ -65,8 +65,14 @@ impl Draining<'_> {
         drains: &mut mpsc::Receiver<Option<NonZeroU32>>,
     ) -> Ended {
         let sessions = || self.gateway.drain.members();
-        // CANCEL: all three only wait, and `recv` loses nothing.
+        // CANCEL: all three only wait, and `recv` loses nothing. Whoever has handed over does nothing else, whatever came at the
+        // same moment.
         let begun = tokio::select! {
+            biased;
+            () = self.handed_over.cancelled() => {
+                self.desk.close().await;
+                Begun::HandedOver
+            }
             why = stop.next() => {
                 tracing::info!(why, sessions = sessions(), "stopping");
                 Begun::Stop
@@ -76,13 +82,12 @@ impl Draining<'_> {
                 tracing::info!(sessions = sessions(), "drain asked for");
                 Begun::Asked
             }
-            () = self.handed_over.cancelled() => {
-                self.desk.close().await;
-                Begun::HandedOver
-            }
         };
+        // To the end of the process: one that is drained and stays there has no listeners any more.
+        let _not_ready = self.health.readiness.block("drain");
         let mut ends = !matches!(begun, Begun::Asked);
-        if ends {
+        // To a supervisor it is the new process that counts now.
+        if matches!(begun, Begun::Stop) {
             self.tell_stopping();
         }
         let draining = self.drain(&begun);
@@ -129,7 +134,6 @@ impl Draining<'_> {
     }
 
     async fn drain(&self, begun: &Begun) -> Ended {
-        let _not_ready = self.health.readiness.block("drain");
         let (metrics, drain) = (&self.gateway.metrics, &self.gateway.drain);
         metrics.draining.set(1);
         let rules = self.gateway.snapshot.load().drain.clone();

@@ -219,6 +219,7 @@ impl App {
             admin: admin_door,
             supervisor: Arc::clone(&supervisor),
             handed_over: handed_over.clone(),
+            phase: phase.subscribe(),
         };
         let reloader = Reloader {
             gateway: Arc::clone(&self.gateway),

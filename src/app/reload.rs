@@ -172,7 +172,10 @@ impl Reloader {
         let warnings = warnings.map(sentence).collect();
         let old = self.gateway.snapshot.swap(Arc::new(built.snapshot));
         let new = self.gateway.snapshot.load_full();
-        self.gateway.drain.set_rate(new.drain.rate);
+        // Unless it was changed, what `tidegate drain --rate` asked for stays.
+        if new.drain.rate != self.config.drain.rate {
+            self.gateway.drain.set_rate(new.drain.rate);
+        }
         self.part_with(old.routes.pools(), new.routes.pools());
         self.in_force.send_replace(InForce {
             pools: new.routes.pools().to_vec(),

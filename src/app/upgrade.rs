@@ -14,11 +14,12 @@ use std::time::Duration;
 use nix::unistd::dup;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::listen::Doors;
-use crate::admin::commands::Upgraded;
+use crate::admin::commands::{Phase, Upgraded};
 use crate::lifecycle::Supervisor;
 use crate::lifecycle::inherited::{READY, SOCKETS};
 
@@ -35,8 +36,8 @@ enum UpgradeError {
         "this process is the container's first: its end would be the container's; replace the container instead"
     )]
     FirstProcess,
-    #[error("the listeners are closed already")]
-    Closed,
+    #[error("a drain has begun, and the listeners close: stop this process and start a new one")]
+    Draining,
     #[error("the new process cannot be started: {0}")]
     Start(#[source] io::Error),
     #[error("the new process ended with {0}; its lines in the log say why")]
@@ -51,6 +52,7 @@ pub(super) struct Upgrade {
     pub(super) admin: Option<TcpListener>,
     pub(super) supervisor: Arc<Supervisor>,
     pub(super) handed_over: CancellationToken,
+    pub(super) phase: watch::Receiver<Phase>,
 }
 
 impl Upgrade {
@@ -80,9 +82,21 @@ impl Upgrade {
         if std::process::id() == 1 {
             return Err(UpgradeError::FirstProcess);
         }
+        let mut phase = self.phase.clone();
+        if *phase.borrow() != Phase::Serving {
+            return Err(UpgradeError::Draining);
+        }
         let (mut ready, mut successor) = self.start()?;
         let mut word = [0; 1];
-        let said = timeout(PATIENCE, ready.read_exact(&mut word)).await;
+        // CANCEL: the new process is ended when a drain comes first; whoever stops this one wants none.
+        let said = tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase != Phase::Serving) => {
+                successor.end().map_err(UpgradeError::Start)?;
+                return Err(UpgradeError::Draining);
+            }
+            said = timeout(PATIENCE, ready.read_exact(&mut word)) => said,
+        };
         match said {
             Ok(Ok(_)) => Ok(successor.is_ready()),
             // The pipe closed: it is gone, or about to go.
@@ -102,9 +116,6 @@ impl Upgrade {
 
     fn start(&self) -> Result<(Receiver, Successor), UpgradeError> {
         let passed = self.passed().map_err(UpgradeError::Start)?;
-        if passed.is_empty() {
-            return Err(UpgradeError::Closed);
-        }
         let numbers: Vec<_> = passed.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
         let start = || {
             let (reader, writer) = io::pipe()?;
@@ -134,9 +145,6 @@ impl Upgrade {
     /// Descriptors that stay open in a new process (`dup` clears the mark that closes them).
     fn passed(&self) -> io::Result<Vec<OwnedFd>> {
         let doors = self.doors.lock();
-        if doors.is_empty() {
-            return Ok(Vec::new());
-        }
         let sockets = doors.iter().chain(&self.admin);
         sockets
             .map(|socket| dup(socket).map_err(io::Error::from))

@@ -64,10 +64,13 @@ fn tell(config: &Config, certificates: &[Report]) {
     }
     match &config.admin {
         Some(admin) => println!(
-            "  {:<24} admin: /livez /readyz /startupz /metrics",
+            "  {:<24} admin: status page, /status.json, /metrics, probes",
             admin.address.to_string()
         ),
-        None => println!("  {:<24} no admin listener: no probes, no metrics", "-"),
+        None => println!(
+            "  {:<24} no admin listener: no status, no metrics, no probes, no commands",
+            "-"
+        ),
     }
     if !certificates.is_empty() {
         println!("\ncertificates");
@@ -172,14 +175,21 @@ fn tell_trust(listener: &Listener) {
 }
 
 fn tell_pool(pool: &Pool) {
-    println!("\npool {}: weighted round robin", pool.name);
-    let sum: u32 = pool.brokers.iter().map(|broker| broker.weight).sum();
+    println!("\npool {}: {}", pool.name, pool.balance.name());
+    // Backups have a share of their own when nobody else is left, and those that are down have none.
+    let sum = |backup: bool| -> u32 {
+        let beside = pool.brokers.iter().filter(|broker| broker.backup == backup);
+        let taking = beside.filter(|broker| !broker.down);
+        taking.map(|broker| broker.weight).sum()
+    };
     for broker in &pool.brokers {
-        let share = 100.0 * f64::from(broker.weight) / f64::from(sum.max(1));
-        println!(
-            "  {:<40} weight {:<5} {share:.1} % of new sessions",
-            broker.url, broker.weight
-        );
+        let share = 100.0 * f64::from(broker.weight) / f64::from(sum(broker.backup).max(1));
+        let takes = match (broker.down, broker.backup) {
+            (true, _) => "down: takes none".to_owned(),
+            (false, true) => format!("backup: {share:.1} % when no other is left"),
+            (false, false) => format!("{share:.1} % of new sessions"),
+        };
+        println!("  {:<40} weight {:<5} {takes}", broker.url, broker.weight);
     }
     if pool
         .brokers

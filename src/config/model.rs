@@ -263,6 +263,20 @@ pub enum Balance {
     UserName,
 }
 
+impl Balance {
+    /// As the configuration writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::LeastSessions => "least_sessions",
+            Self::RandomOfTwo => "random_of_two",
+            Self::ClientAddress => "client_address",
+            Self::ClientId => "client_id",
+            Self::UserName => "user_name",
+        }
+    }
+}
+
 /// Sessions that wait for a broker's `connect_rate`.
 #[derive(Debug, Clone, Copy)]
 pub struct Queue {

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::announcement::{AskedPath, ProxyVersion};
 use super::model::{
-    Balance, Broker, ConnectClientId, ConnectUserName, ForwardedPort, HostHeader, OnRemoved, Pool,
-    Probe, Trust,
+    Broker, ConnectClientId, ConnectUserName, ForwardedPort, HostHeader, OnRemoved, Pool, Probe,
+    Trust,
 };
 use super::values::{Size, Span};
 
@@ -52,7 +52,7 @@ pub(super) fn pool(pool: &Pool) -> Value {
     });
     json!({
         "kind": pool.kind,
-        "balance": balance(pool.balance),
+        "balance": pool.balance.name(),
         "slow_start": Span(pool.slow_start).to_string(),
         "connect_rate": pool.connect_rate,
         "queue": { "length": pool.queue.length, "age": Span(pool.queue.age).to_string() },
@@ -107,17 +107,6 @@ fn broker(broker: &Broker) -> Value {
         "connect_rate": broker.connect_rate,
         "probe_url": broker.probe_url.as_ref().map(|url| &url.text),
     })
-}
-
-fn balance(balance: Balance) -> &'static str {
-    match balance {
-        Balance::RoundRobin => "round_robin",
-        Balance::LeastSessions => "least_sessions",
-        Balance::RandomOfTwo => "random_of_two",
-        Balance::ClientAddress => "client_address",
-        Balance::ClientId => "client_id",
-        Balance::UserName => "user_name",
-    }
 }
 
 fn probe(probe: &Probe) -> Value {

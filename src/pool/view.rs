@@ -3,7 +3,6 @@
 use std::time::SystemTime;
 
 use super::{Broker, Pool, Trouble};
-use crate::config::model::Balance;
 use crate::telemetry::metrics::Name;
 
 /// A pool.
@@ -40,14 +39,7 @@ impl Pool {
         let members = self.members();
         PoolView {
             name: self.name.clone(),
-            balance: match self.balance {
-                Balance::RoundRobin => "round_robin",
-                Balance::LeastSessions => "least_sessions",
-                Balance::RandomOfTwo => "random_of_two",
-                Balance::ClientAddress => "client_address",
-                Balance::ClientId => "client_id",
-                Balance::UserName => "user_name",
-            },
+            balance: self.balance.name(),
             waiting: self.queue.waiting(),
             brokers: members.brokers.iter().map(|broker| broker.view()).collect(),
         }

@@ -132,6 +132,20 @@ async fn check_says_what_each_shipped_configuration_would_do() {
             assert!(told.contains(part), "{name} lacks {part:?}\n{told}");
         }
     }
+    let brokers = "pools: { p: { balance: least_sessions, brokers: [{ url: mqtt://a:1 }, { url: mqtt://b:1, backup: true }, { url: mqtt://c:1, down: true }] } }";
+    let yaml = format!(
+        "listeners: [{{ address: '127.0.0.1:0', plain: routes }}]\nroutes: [{{ path: /mqtt, pool: p }}]\n{brokers}\n"
+    );
+    fs::write(folder.path().join("backup.yaml"), yaml).unwrap();
+    let told = said(folder.path(), &["check", "-c", "backup.yaml"], 0).await;
+    for part in [
+        "pool p: least_sessions\n",
+        "100.0 % of new sessions\n",
+        "backup: 100.0 % when no other is left\n",
+        "down: takes none\n",
+    ] {
+        assert!(told.contains(part), "no {part:?}\n{told}");
+    }
     let told = said(
         folder.path(),
         &["check", "-c", "config/examples/emqx-cluster.yaml"],

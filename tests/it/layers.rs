@@ -172,3 +172,21 @@ fn the_reader_of_paths_sees_groups_and_nesting() {
     let code = "use crate::{app, config::{model, Problem}};\nlet x = crate::pool::join(crate::mqtt::Version::V5);";
     assert_eq!(modules_used(code), ["app", "config", "pool", "mqtt"]);
 }
+
+/// One that no `mod` names is never compiled, and every test in it passes by not being there.
+#[test]
+fn every_file_of_these_tests_is_a_module() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let main = fs::read_to_string(folder.join("main.rs")).unwrap();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let is_named = main
+            .lines()
+            .any(|line| line.trim() == format!("mod {name};"));
+        assert!(
+            name == "main" || is_named,
+            "{name} is in no `mod` of tests/it/main.rs"
+        );
+    }
+}

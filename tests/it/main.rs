@@ -37,6 +37,7 @@ mod limits;
 mod monitoring;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod paced;
 mod connect;
 mod discovery;
 mod drain;

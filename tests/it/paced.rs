@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -107,7 +108,9 @@ async fn two_thousand_sessions_at_two_hundred_a_second_take_ten_seconds_evenly()
         });
     }
     program.process.signal("TERM");
-    program.tells(&["draining, about 10.0 s", "sessions=2000"]).await;
+    program
+        .tells(&["draining, about 10.0 s", "sessions=2000"])
+        .await;
     let mut times = Vec::new();
     while let Some(end) = ends.join_next().await {
         let (is_v5, told, code, at) = end.unwrap();
@@ -126,19 +129,31 @@ async fn two_thousand_sessions_at_two_hundred_a_second_take_ten_seconds_evenly()
         let second = (*at - times[0]).as_secs();
         by_second[usize::try_from(second).unwrap().min(9)] += 1;
     }
-    let even = by_second.iter().all(|count| (RATE * 9 / 10..=RATE * 11 / 10).contains(count));
+    let even = by_second
+        .iter()
+        .all(|count| (RATE * 9 / 10..=RATE * 11 / 10).contains(count));
     assert!(even, "{by_second:?}");
     let finished = program.process.finish(PATIENCE).await;
-    assert!(finished.stderr.contains("drained asked=2000 cut=0"), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("drained asked=2000 cut=0"),
+        "{}",
+        finished.stderr
+    );
 }
 
 /// What a subscriber at the broker hears, to a last message of its own.
 async fn wills(watcher: &mut TcpStream) -> BTreeSet<String> {
-    watcher.write_all(&packets::publish("will/end", b"")).await.unwrap();
+    watcher
+        .write_all(&packets::publish("will/end", b""))
+        .await
+        .unwrap();
     let mut heard = BTreeSet::new();
     loop {
         let mut head = [0; 2];
-        timeout(PATIENCE, watcher.read_exact(&mut head)).await.unwrap().unwrap();
+        timeout(PATIENCE, watcher.read_exact(&mut head))
+            .await
+            .unwrap()
+            .unwrap();
         let mut body = vec![0; usize::from(head[1])];
         watcher.read_exact(&mut body).await.unwrap();
         let length = usize::from(u16::from_be_bytes([body[0], body[1]]));
@@ -154,9 +169,17 @@ async fn wills(watcher: &mut TcpStream) -> BTreeSet<String> {
 async fn a_drain_publishes_the_wills_that_mqtt_says_and_no_others() {
     const EACH: usize = 10;
     let broker = Mosquitto::start(Options::default()).await;
-    let mut watcher = TcpStream::connect(("127.0.0.1", broker.tcp_port())).await.unwrap();
-    watcher.write_all(&packets::connect("watcher", 60)).await.unwrap();
-    watcher.write_all(&packets::subscribe("will/#")).await.unwrap();
+    let mut watcher = TcpStream::connect(("127.0.0.1", broker.tcp_port()))
+        .await
+        .unwrap();
+    watcher
+        .write_all(&packets::connect("watcher", 60))
+        .await
+        .unwrap();
+    watcher
+        .write_all(&packets::subscribe("will/#"))
+        .await
+        .unwrap();
     watcher.read_exact(&mut [0; 4 + 5]).await.unwrap();
     let pool = pool_of(&[broker.mqtt_url()]);
     let gateway = Gateway::start(&format!("{pool}drain: {{ rate: 200 }}\n")).await;
@@ -167,11 +190,20 @@ async fn a_drain_publishes_the_wills_that_mqtt_says_and_no_others() {
         let id = |kind: &str| format!("{kind}{number}");
         for (kind, connect) in [
             ("old", packets::connect_with_will(&id("old"), &topic("old"))),
-            ("new", packets::connect_v5_with_will(&id("new"), &topic("new"), 0)),
+            (
+                "new",
+                packets::connect_v5_with_will(&id("new"), &topic("new"), 0),
+            ),
             // MQTT 5 3.1.3.2.2: published when its delay has passed, if the client is not back by then.
-            ("late", packets::connect_v5_with_will(&id("late"), &topic("late"), 300)),
+            (
+                "late",
+                packets::connect_v5_with_will(&id("late"), &topic("late"), 300),
+            ),
             // MQTT 3.1.2.5: removed by DISCONNECT.
-            ("left", packets::connect_with_will(&id("left"), &topic("left"))),
+            (
+                "left",
+                packets::connect_with_will(&id("left"), &topic("left")),
+            ),
             ("none", packets::connect(&id("none"), 60)),
         ] {
             let mut client = Client::open(&gateway).await;
@@ -190,7 +222,11 @@ async fn a_drain_publishes_the_wills_that_mqtt_says_and_no_others() {
             }
         }
     }
-    assert_eq!(wills(&mut watcher).await, BTreeSet::new(), "before the drain");
+    assert_eq!(
+        wills(&mut watcher).await,
+        BTreeSet::new(),
+        "before the drain"
+    );
     gateway.stop();
     for client in &mut clients {
         assert_eq!(client.closed().await.code, 1001);
@@ -210,22 +246,37 @@ async fn a_drain_publishes_the_wills_that_mqtt_says_and_no_others() {
 async fn sessions_of_their_age_are_asked_to_leave_in_the_words_of_mqtt() {
     let broker = Broker::start().await;
     let pool = pool_of(&[broker.mqtt_url()]);
-    let gateway =
-        Gateway::start(&format!("{pool}drain: {{ max_session_age: 2s, close_code: 1012 }}\n")).await;
+    let gateway = Gateway::start(&format!(
+        "{pool}drain: {{ max_session_age: 2s, close_code: 1012 }}\n"
+    ))
+    .await;
     let begun = Instant::now();
-    let (mut new, mut session) = tokio::join!(Client::connected_v5(&gateway, "new"), broker.welcome());
+    let (mut new, mut session) =
+        tokio::join!(Client::connected_v5(&gateway, "new"), broker.welcome());
     let (mut old, _session) = tokio::join!(Client::connected(&gateway, "old"), broker.welcome());
     let closed = new.closed().await;
     // 0xA0: Maximum connect time.
-    assert_eq!((closed.code, closed.packets), (1012, vec![vec![0xe0, 2, 0xa0, 0]]));
+    assert_eq!(
+        (closed.code, closed.packets),
+        (1012, vec![vec![0xe0, 2, 0xa0, 0]])
+    );
     assert_eq!(closed.reason, "the session is old, come again");
-    assert_eq!(session.rest().await, b"", "the broker is not told DISCONNECT");
+    assert_eq!(
+        session.rest().await,
+        b"",
+        "the broker is not told DISCONNECT"
+    );
     let closed = old.closed().await;
     assert_eq!((closed.code, closed.packets), (1012, vec![]));
     let took = begun.elapsed();
-    assert!(took > Duration::from_millis(1600), "they left after {took:?}");
+    assert!(
+        took > Duration::from_millis(1600),
+        "they left after {took:?}"
+    );
     drop((new, old));
-    gateway.metric_becomes("tidegate_outcomes_total", &["why=\"age\""], 2.0).await;
+    gateway
+        .metric_becomes("tidegate_outcomes_total", &["why=\"age\""], 2.0)
+        .await;
     // Nothing else has changed: it goes on.
     let (_next, _session) = tokio::join!(Client::connected(&gateway, "next"), broker.welcome());
     assert_eq!(gateway.admin("/readyz").await.0, 200);
@@ -246,26 +297,98 @@ async fn tidegate_drain_waits_is_hurried_and_leaves_the_process_for_its_supervis
     }
     let begun = program.ask(&["drain"]).await;
     assert_eq!(begun.status.code(), Some(0), "{}", begun.stderr);
-    program.admin.metric_becomes("tidegate_draining", &[], 1.0).await;
+    program
+        .admin
+        .metric_becomes("tidegate_draining", &[], 1.0)
+        .await;
     assert_eq!(program.admin.get("/readyz").await.0, 503);
-    assert!(TcpStream::connect(program.address(0)).await.is_err(), "it still accepts");
+    assert!(
+        TcpStream::connect(program.address(0)).await.is_err(),
+        "it still accepts"
+    );
     let waiting = eventually(async || {
-        program.admin.metric("tidegate_drain_left_seconds", &[]).await > 90.0
+        program
+            .admin
+            .metric("tidegate_drain_left_seconds", &[])
+            .await
+            > 90.0
     });
     assert!(waiting.await, "a hundred sessions at one a second");
     // A second command is no second drain; it hurries the first.
     let waited = program.ask(&["drain", "--wait", "--rate", "500"]).await;
     assert_eq!(waited.status.code(), Some(0), "{}", waited.stderr);
     assert!(waited.stdout.contains("500 a second"), "{}", waited.stdout);
-    assert!(waited.stdout.ends_with("the process stays until it is stopped"), "{}", waited.stdout);
+    assert!(
+        waited
+            .stdout
+            .ends_with("the process stays until it is stopped"),
+        "{}",
+        waited.stdout
+    );
     assert_eq!(ends.len(), 100);
     for end in ends.join_all().await {
         assert_eq!(end.1, 1001);
     }
     assert_eq!(program.admin.get("/livez").await.0, 200);
-    assert!(program.admin.get("/drain").await.1.contains("\"phase\":\"drained\""));
+    assert!(
+        program
+            .admin
+            .get("/drain")
+            .await
+            .1
+            .contains("\"phase\":\"drained\"")
+    );
+    assert_eq!(
+        program.admin.get("/readyz").await.0,
+        503,
+        "it has no listeners any more"
+    );
+    let upgraded = program.ask(&["upgrade"]).await;
+    assert_eq!(upgraded.status.code(), Some(1), "{}", upgraded.stdout);
+    assert!(
+        upgraded.stderr.contains("start a new one"),
+        "{}",
+        upgraded.stderr
+    );
     program.process.signal("TERM");
-    assert_eq!(program.process.finish(PATIENCE).await.status.code(), Some(0));
+    assert_eq!(
+        program.process.finish(PATIENCE).await.status.code(),
+        Some(0)
+    );
+}
+
+#[tokio::test]
+async fn a_drain_that_was_hurried_keeps_its_rate_over_a_reload_and_says_it() {
+    let broker = Crowd::start(Manners::Welcome).await;
+    let yaml = |rate: u32| {
+        format!(
+            "watch: false\nlisteners: [{{ address: \"127.0.0.1:0\", plain: routes }}]\n{}drain: {{ rate: {rate} }}\n",
+            pool_of(&[broker.url()])
+        )
+    };
+    let program = Program::run(&yaml(1)).await;
+    let _session = plain(&program, packets::connect("c", 60)).await;
+    let _other = plain(&program, packets::connect("d", 60)).await;
+    let is_told = async |rate: u32| {
+        let shown = async || {
+            let status: Value =
+                serde_json::from_str(&program.admin.get("/status.json").await.1).unwrap();
+            status["drain"]["rate"] == rate
+        };
+        let asked = program.admin.get("/drain").await.1;
+        assert!(asked.contains(&format!("\"rate\":{rate},")), "{asked}");
+        assert!(eventually(shown).await, "the status page says another rate");
+    };
+    assert_eq!(
+        program.ask(&["drain", "--rate", "3"]).await.status.code(),
+        Some(0)
+    );
+    program.rewrite(&yaml(1));
+    assert_eq!(program.ask(&["reload"]).await.status.code(), Some(0));
+    is_told(3).await;
+    program.rewrite(&yaml(2));
+    assert_eq!(program.ask(&["reload"]).await.status.code(), Some(0));
+    is_told(2).await;
 }
 
 #[tokio::test]
@@ -279,23 +402,42 @@ async fn check_says_what_a_drain_needs_and_whether_there_is_so_much_time() {
         std::fs::write(folder.path().join("tidegate.yaml"), text).unwrap();
     };
     let told = async |grace: &[&str]| {
-        let finished = tidegate(folder.path(), &[&["check", "-c", "tidegate.yaml"], grace].concat()).await;
+        let finished = tidegate(
+            folder.path(),
+            &[&["check", "-c", "tidegate.yaml"], grace].concat(),
+        )
+        .await;
         assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
         finished.stdout + &finished.stderr
     };
     file("rate: 100, max: 200s");
     let text = told(&[]).await;
     assert!(text.contains("all of 10000 would need 100 s"), "{text}");
-    assert!(text.contains("how long the supervisor waits is not known"), "{text}");
+    assert!(
+        text.contains("how long the supervisor waits is not known"),
+        "{text}"
+    );
     let text = told(&["--grace", "300s"]).await;
-    assert!(text.contains("within the 300 s") && !text.contains("would do"), "{text}");
+    assert!(
+        text.contains("within the 300 s") && !text.contains("would do"),
+        "{text}"
+    );
     let text = told(&["--grace", "50s"]).await;
     assert!(text.contains("TOO LONG for the 50 s"), "{text}");
-    assert!(text.contains("drain.rate 200 with a drain.max of 50 s would do"), "{text}");
+    assert!(
+        text.contains("drain.rate 200 with a drain.max of 50 s would do"),
+        "{text}"
+    );
     file("rate: 100, max: 20s");
     let text = told(&["--grace", "50s"]).await;
-    assert!(text.contains("not every session would have its turn"), "{text}");
+    assert!(
+        text.contains("not every session would have its turn"),
+        "{text}"
+    );
     file("rate: 100, max: 60s, grace: 30s");
     let text = told(&[]).await;
-    assert!(text.contains("drain.grace") && text.contains("TOO LONG for the 30 s"), "{text}");
+    assert!(
+        text.contains("drain.grace") && text.contains("TOO LONG for the 30 s"),
+        "{text}"
+    );
 }

@@ -236,6 +236,40 @@ async fn where_the_new_process_does_not_come_up_the_old_one_goes_on_and_says_so(
     assert_eq!(stays.join_next().await.unwrap().unwrap(), 1001);
 }
 
+/// Two processes would serve, of which one was to end.
+#[tokio::test]
+async fn a_drain_or_a_stop_ends_the_process_that_was_to_take_over() {
+    let broker = Crowd::start(Manners::Welcome).await;
+    for stops in [false, true] {
+        let [listener, admin] = free_addresses();
+        let program = Program::run(&yaml(&broker, listener, admin, "watch: false\n")).await;
+        // It waits for somebody to write to its configuration.
+        let file = program.folder().join("tidegate.yaml");
+        std::fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        program.process.signal("USR2");
+        program.tells(&["a new process is to take over"]).await;
+        match stops {
+            true => program.process.signal("TERM"),
+            false => {
+                let begun = program.ask(&["drain"]).await;
+                assert_eq!(begun.status.code(), Some(0), "{}", begun.stderr);
+            }
+        }
+        program
+            .tells(&["no new process took over", "a drain has begun"])
+            .await;
+        if !stops {
+            program.tells(&["drained asked=0"]).await;
+            program.process.signal("TERM");
+        }
+        assert_eq!(
+            program.process.finish(PATIENCE).await.status.code(),
+            Some(0)
+        );
+    }
+}
+
 /// The listening socket is the test's, as it is systemd's with a socket unit.
 fn activated(usual: &Command, socket: &OwnedFd, name: &str) -> Command {
     let mut command = Command::new("bash");

@@ -70,3 +70,36 @@ pub fn connack_v5(code: u8) -> Vec<u8> {
 pub const PINGREQ: [u8; 2] = [0xc0, 0];
 pub const PINGRESP: [u8; 2] = [0xd0, 0];
 pub const DISCONNECT: [u8; 2] = [0xe0, 0];
+
+/// With a Will of QoS 1 that is not retained.
+pub fn connect_with_will(client_id: &str, topic: &str) -> Vec<u8> {
+    let mut body = counted("MQTT");
+    body.extend_from_slice(&[4, 0b0000_1110, 0, 60]);
+    for text in [client_id, topic, "gone"] {
+        body.extend_from_slice(&counted(text));
+    }
+    packet(0x10, &body)
+}
+
+/// The same with a Will Delay Interval, and a session that outlives it (MQTT 5 3.1.2.11.2, 3.1.3.2.2).
+pub fn connect_v5_with_will(client_id: &str, topic: &str, delay: u32) -> Vec<u8> {
+    let mut body = counted("MQTT");
+    body.extend_from_slice(&[5, 0b0000_1110, 0, 60]);
+    body.extend_from_slice(&[5, 0x11]);
+    body.extend_from_slice(&(delay * 2).to_be_bytes());
+    body.extend_from_slice(&counted(client_id));
+    body.extend_from_slice(&[5, 0x18]);
+    body.extend_from_slice(&delay.to_be_bytes());
+    for text in [topic, "gone"] {
+        body.extend_from_slice(&counted(text));
+    }
+    packet(0x10, &body)
+}
+
+/// SUBSCRIBE with QoS 1.
+pub fn subscribe(filter: &str) -> Vec<u8> {
+    let mut body = vec![0, 1];
+    body.extend_from_slice(&counted(filter));
+    body.push(1);
+    packet(0x82, &body)
+}
