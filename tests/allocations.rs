@@ -4,6 +4,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::large_futures,
     reason = "a test that cannot go on should fail where it stands"
 )]
 

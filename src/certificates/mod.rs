@@ -40,7 +40,7 @@ use self::tickets::{Scope, Source};
 pub use self::broker::broker;
 pub use self::clients::naming_refused;
 pub use self::expiry::{Expiry, Kind, expiries};
-pub use self::subject::{holder, subject_of};
+pub use self::subject::{has_ended, holder, subject_of};
 pub use self::tickets::Tickets;
 
 /// Application protocols we answer on the clients' side, best first (RFC 7301).

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+use x509_parser::time::ASN1Time;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use crate::identity::Certificate;
@@ -36,6 +37,13 @@ pub fn holder(der: &[u8]) -> Option<Certificate> {
         names: names(&certificate),
         serial: certificate.raw_serial_as_string(),
         der: der.to_vec(),
+    })
+}
+
+/// True for a certificate that was good until a while ago, and for bytes that are none.
+pub fn has_ended(der: &[u8]) -> bool {
+    X509Certificate::from_der(der).map_or(true, |(_, certificate)| {
+        certificate.validity().not_after < ASN1Time::now()
     })
 }
 

@@ -17,7 +17,7 @@ use super::proxy_header::HeaderError;
 use super::{
     Gateway, ListenerContext, ListenerRules, Snapshot, http1, http2, proxy_header, session,
 };
-use crate::certificates::{holder, naming_refused};
+use crate::certificates::{has_ended, holder, naming_refused};
 use crate::config::model::Speaks;
 use crate::identity::{Tls, UniqueId};
 use crate::stream::{Stream, tune};
@@ -288,10 +288,25 @@ async fn secure(
         }
         Err(_) => return Err((Phase::Tls, Reason::TlsTimeout)),
     };
+    if resumes_too_late(stream.agreed()) {
+        let error = std::io::Error::other("its certificate has ended since it was verified");
+        return Err((
+            Phase::Tls,
+            failed(arrival, TlsCause::ClientCertificate, error),
+        ));
+    }
     arrival.tls = Some(how(stream.agreed(), server_name, arrival.tls.take()));
     arrival.secured = Some(Instant::now());
     count(arrival, stream.agreed());
     Prefixed::peeked(Stream::Tls(stream), arrival.snapshot.timeouts.request).await
+}
+
+/// SECURITY: a ticket carries the certificate that was verified, and each resumption is given a new ticket: without this
+/// look a client could go on for ever with a certificate that has ended.
+fn resumes_too_late(agreed: &CommonState) -> bool {
+    let is_resumed = agreed.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+    let certificate = agreed.peer_certificates().and_then(<[_]>::first);
+    is_resumed && certificate.is_some_and(|certificate| has_ended(certificate))
 }
 
 /// How the client came; `told` by a proxy that ended the client's TLS and began its own, which knows what ours does not show.

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::AlertDescription;
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
+use rustls::{AlertDescription, HandshakeKind};
 use tempfile::TempDir;
 use tidegate::certificates;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +16,6 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::support::PATIENCE;
 use crate::support::broker::Broker;
 use crate::support::client::{Client, roots, trusting};
 use crate::support::devices::{Device, Devices};
@@ -24,6 +23,7 @@ use crate::support::gateway::{Gateway, pool_of};
 use crate::support::journal::Journal;
 use crate::support::mosquitto::{Mosquitto, Options};
 use crate::support::packets;
+use crate::support::{PATIENCE, eventually};
 
 fn listener(mode: &str, ca: &Path, crl: &[&Path]) -> String {
     let crl: Vec<String> = crl.iter().map(|file| format!("{file:?}")).collect();
@@ -607,4 +607,44 @@ fn mistakes_in_the_files_are_named_at_load() {
             "{expected}: {warnings:?}"
         );
     }
+}
+
+/// A ticket carries the certificate that was verified once, and each resumption is given the next ticket.
+#[tokio::test]
+async fn a_certificate_that_has_ended_resumes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let devices = Devices::new("our devices");
+    let ca = devices.ca(folder.path(), "ca.pem");
+    let listeners = [listener("required", &ca, &[])];
+    let gateway = gateway(&listeners, &pool_of(&["mqtt://127.0.0.1:1".to_owned()])).await;
+    for version in [&TLS13, &TLS12] {
+        let end = SystemTime::now() + Duration::from_secs(3);
+        let device = devices.device_until("device-1", end);
+        let config = device.client(roots(&gateway), &[version]);
+        assert!(served(&gateway, &config).await.is_ok());
+        let resumed = served(&gateway, &config).await.unwrap();
+        assert_eq!(resumed, Some(HandshakeKind::Resumed));
+        eventually(async || SystemTime::now() > end + Duration::from_secs(1)).await;
+        // With a ticket, and when there is none left.
+        for _ in 0..6 {
+            assert!(served(&gateway, &config).await.is_err(), "{version:?}");
+        }
+    }
+}
+
+/// How the handshake went; an error where no answer came.
+async fn served(
+    gateway: &Gateway,
+    config: &Arc<rustls::ClientConfig>,
+) -> io::Result<Option<HandshakeKind>> {
+    let asking = async {
+        let mut stream = connect(gateway, 0, Arc::clone(config)).await?;
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .await?;
+        let mut answer = [0; 8];
+        stream.read_exact(&mut answer).await?;
+        Ok(stream.get_ref().1.handshake_kind())
+    };
+    timeout(PATIENCE, asking).await.unwrap()
 }

@@ -35,7 +35,17 @@ impl Devices {
 
     /// Of the organisation `Example`.
     pub fn device(&self, common_name: &str) -> Device {
+        self.device_of(common_name, CertificateParams::new(Vec::new()).unwrap())
+    }
+
+    /// Whose certificate ends then.
+    pub fn device_until(&self, common_name: &str, end: SystemTime) -> Device {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.not_after = end.into();
+        self.device_of(common_name, params)
+    }
+
+    fn device_of(&self, common_name: &str, mut params: CertificateParams) -> Device {
         params.distinguished_name = DistinguishedName::new();
         params
             .distinguished_name
