@@ -38,6 +38,7 @@ mod monitoring;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod paced;
+mod pod_life;
 mod connect;
 mod discovery;
 mod drain;

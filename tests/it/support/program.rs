@@ -42,6 +42,7 @@ impl Program {
     }
 
     /// The same, with these variables in its environment.
+    #[cfg(feature = "otlp")]
     pub async fn run_with(yaml: &str, environment: &[(&str, &str)]) -> Self {
         Self::start(yaml, |mut command| {
             command.envs(environment.iter().copied());
