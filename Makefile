@@ -39,7 +39,7 @@ doc:
 
 deny: $(DENY) ## licences, banned crates, unknown sources: needs no network
 	$(DENY) --locked check licenses bans sources
-	$(DENY) --locked --manifest-path bench/Cargo.toml check --config deny.toml licenses bans sources
+	$(DENY) --locked --manifest-path bench/Cargo.toml --config deny.toml check licenses bans sources
 
 # Instructions are the same on a busy machine, so a rise of 5 % is a rise. Builds the bench profile, which is that of a release.
 guard:        ## instructions for a packet, a frame, a choice: no more than benches/instructions.txt
