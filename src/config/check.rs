@@ -10,8 +10,9 @@ use super::check_bounds::{drain, limits, timeouts};
 use super::check_dns::dns;
 use super::check_listeners::{certificates_nobody_asks_for, client_certificates, http2, networks};
 use super::check_pools::pools;
+use super::check_site::{origins, site};
 use super::model::{
-    Action, Admin, CertificateFiles, Config, Listener, Log, Redirect, Route, Site, Speaks,
+    Action, Admin, CertificateFiles, Config, Listener, Log, Redirect, Route, Speaks,
     TicketKeysFile, TlsPolicy, TlsVersion,
 };
 use super::problem::Problem;
@@ -232,11 +233,16 @@ fn routes(raw: Vec<raw::Route>, pools: &[&str], findings: &mut Findings<'_>) -> 
                 "each host and path can have one route",
             );
         }
+        let is_pool = route.pool.is_some();
+        let origins = origins(route.origins, route.require_origin, is_pool, &key, findings);
         let action = match (route.pool, route.site, route.redirect) {
             (Some(name), None, None) => find_pool(&name.0, pools, &key, findings)
                 .inspect(|pool| used[*pool] = true)
                 .map(Action::Pool),
-            (None, Some(site), None) => Some(Action::Site(self::site(site, &key, findings))),
+            (None, Some(site), None) => {
+                let site = self::site(site, &format!("{key}.site"), findings);
+                Some(Action::Site(Box::new(site)))
+            }
             (None, None, Some(redirect)) => {
                 Some(Action::Redirect(self::redirect(redirect, &key, findings)))
             }
@@ -262,6 +268,7 @@ fn routes(raw: Vec<raw::Route>, pools: &[&str], findings: &mut Findings<'_>) -> 
                 host,
                 path,
                 action,
+                origins,
                 place,
             });
         }
@@ -291,33 +298,6 @@ fn find_pool(name: &str, pools: &[&str], key: &str, findings: &mut Findings<'_>)
         );
     }
     found
-}
-
-fn site(raw: raw::Site, key: &str, findings: &mut Findings<'_>) -> Site {
-    if raw.index.0.contains('/') {
-        findings.problem(
-            &format!("{key}.site.index"),
-            format!("`{}` is not a file name", raw.index.0),
-            "the same name is looked for in every folder: `index.html`",
-        );
-    }
-    if raw.fallback.is_some() && raw.not_found.is_some() {
-        let help = "keep `fallback` for a single-page application, `not_found` for a site of pages";
-        findings.problem(
-            &format!("{key}.site.not_found"),
-            "can never be served beside `fallback`",
-            help,
-        );
-    }
-    Site {
-        root: raw.root.0.into(),
-        root_place: findings.places.of(&format!("{key}.site.root")),
-        index: raw.index.0,
-        fallback: raw.fallback.map(|file| file.0),
-        not_found: raw.not_found.map(|file| file.0),
-        dot_files: raw.dot_files,
-        cache_control: raw.cache_control.map(|value| value.0),
-    }
 }
 
 fn redirect(raw: raw::Redirect, key: &str, findings: &mut Findings<'_>) -> Redirect {

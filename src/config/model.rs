@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::announcement::Announcement;
 use super::networks::Networks;
+use super::origins::Origins;
 use super::probe_values::{ProbeUrl, Secret};
 use super::problem::Place;
 
@@ -135,14 +136,25 @@ pub struct Route {
     /// Begins with `/`, has no trailing `/` unless it is `/` itself. `/mqtt` covers `/mqtt` and `/mqtt/…`, not `/mqttx`.
     pub path: String,
     pub action: Action,
+    /// Which WebSockets are let in.
+    pub origins: OriginPolicy,
     pub place: Place,
+}
+
+/// Which WebSockets a route lets in, by the page that opens them.
+#[derive(Debug, Clone, Default)]
+pub struct OriginPolicy {
+    /// `None`: every page's.
+    pub allowed: Option<Origins>,
+    /// Those of clients that are no pages are refused, too.
+    pub required: bool,
 }
 
 #[derive(Debug, Clone)]
 pub enum Action {
     /// WebSocket upgrades join a session of `Config::pools[index]`.
     Pool(usize),
-    Site(Site),
+    Site(Box<Site>),
     Redirect(Redirect),
 }
 
@@ -161,6 +173,22 @@ pub struct Site {
     pub dot_files: bool,
     /// Value of `Cache-Control` on every file; `None` sends none.
     pub cache_control: Option<String>,
+    /// Pages of other origins that may read the files; `None`: none may.
+    pub cors: Option<Cors>,
+}
+
+/// What pages of other origins may do (Fetch standard 3.3).
+#[derive(Debug, Clone)]
+pub struct Cors {
+    /// Never `Origin::Own`. Neither `Origin::Any` nor `Origin::Null` beside `credentials`.
+    pub origins: Origins,
+    /// Request headers beyond those that need no permission.
+    pub headers: Vec<String>,
+    /// Response headers that the page may read beyond those that it always may.
+    pub expose: Vec<String>,
+    /// How long a browser may keep the answer to a preflight.
+    pub max_age: Duration,
+    pub credentials: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -46,6 +46,10 @@ text!(
     HeaderValue, header_value
 );
 text!(
+    /// The name of an HTTP header.
+    HeaderName, header_name
+);
+text!(
     /// One token of RFC 9110 5.6.2.
     Token, token
 );
@@ -210,6 +214,14 @@ fn header_value(text: &str) -> Result<String, Fault> {
             .help("printable ASCII only, without spaces around it, and not empty"));
     }
     Ok(text.to_owned())
+}
+
+fn header_name(text: &str) -> Result<String, Fault> {
+    let name = token(text).map_err(|_not_one| {
+        Fault::new("is not the name of a header")
+            .help("write one name without a colon: `X-Frame-Options`")
+    });
+    name.map(|name| name.to_ascii_lowercase())
 }
 
 fn token(text: &str) -> Result<String, Fault> {

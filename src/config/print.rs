@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::model::{Action, ClientCertificates, Config, Listener, Route, Speaks, TlsVersion};
+use super::model::{Action, ClientCertificates, Config, Cors, Listener, Route, Speaks, TlsVersion};
 use super::networks::{Network, Networks};
 use super::print_pools;
 use super::values::{Size, Span};
@@ -224,6 +224,10 @@ fn networks(networks: &Networks) -> Value {
 
 fn route(route: &Route, config: &Config) -> Value {
     let mut value = json!({ "host": route.host, "path": route.path });
+    if let Some(origins) = &route.origins.allowed {
+        value["origins"] = texts(&origins.0);
+        value["require_origin"] = route.origins.required.into();
+    }
     match &route.action {
         Action::Pool(index) => {
             value["pool"] = config
@@ -240,6 +244,7 @@ fn route(route: &Route, config: &Config) -> Value {
                 "not_found": site.not_found,
                 "dot_files": site.dot_files,
                 "cache_control": site.cache_control,
+                "cors": site.cors.as_ref().map(cors),
             });
         }
         Action::Redirect(redirect) => {
@@ -247,6 +252,24 @@ fn route(route: &Route, config: &Config) -> Value {
         }
     }
     value
+}
+
+fn cors(cors: &Cors) -> Value {
+    json!({
+        "origins": texts(&cors.origins.0),
+        "headers": cors.headers,
+        "expose": cors.expose,
+        "max_age": Span(cors.max_age).to_string(),
+        "credentials": cors.credentials,
+    })
+}
+
+/// Each as it is written in the file.
+fn texts(values: &[impl ToString]) -> Value {
+    values
+        .iter()
+        .map(|value| json!(value.to_string()))
+        .collect()
 }
 
 fn write_map(text: &mut String, map: &Map<String, Value>, depth: usize) {

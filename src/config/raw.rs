@@ -11,9 +11,10 @@ use super::broker_url::BrokerUrl;
 use super::model::BrokerKind;
 use super::names::{
     Address, FilePath, HeaderValue, HostPattern, Label, RedirectTarget, RoutePath, ServerName,
-    SitePath, Token,
+    Token,
 };
 use super::networks::Network;
+use super::origins::Origin;
 use super::probe_values::ProbeUrl;
 use super::raw_admin::Admin;
 use super::raw_announcement::{
@@ -23,6 +24,7 @@ use super::raw_bounds::{Drain, Limits, Log, Timeouts};
 use super::raw_dns::Dns;
 use super::raw_listeners::{ClientCertificates, ClientId, Http2, ProxyHeaders, UserName};
 use super::raw_pools::{Balance, Eject, OnRemoved, Probe, Queue, slow_start};
+use super::raw_site::Site;
 use super::values::{Count, Size, Span};
 
 /// The configuration file.
@@ -169,34 +171,17 @@ pub(super) struct Route {
     pub site: Option<Site>,
     /// Sends the client elsewhere.
     pub redirect: Option<Redirect>,
+    /// Web pages whose WebSockets are let in, by the `Origin` that their browser sends: `https://example.com`,
+    /// `https://*.example.com` for one label, `self` for pages of the host that is asked, `null` for those of files and
+    /// sandboxed frames. Others are refused with 403. Any page unless set. Only beside `pool`.
+    pub origins: Option<Vec<Origin>>,
+    /// Refuse WebSockets without `Origin` as well. Programs, devices and mini programs send none, browsers always do.
+    #[serde(default)]
+    pub require_origin: bool,
 }
 
 fn root_path() -> RoutePath {
     RoutePath("/".to_owned())
-}
-
-/// Static files.
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Site {
-    /// Folder that holds the files.
-    pub root: FilePath,
-    /// File served for a folder.
-    #[serde(default = "index_html")]
-    pub index: SitePath,
-    /// File below `root` served with status 200 where no file is found: for single-page applications.
-    pub fallback: Option<SitePath>,
-    /// File below `root` served with status 404 where no file is found.
-    pub not_found: Option<SitePath>,
-    /// Serve names that begin with a dot. `/.well-known/` is always served.
-    #[serde(default)]
-    pub dot_files: bool,
-    /// Value of the `Cache-Control` header of every file; none is sent unless set.
-    pub cache_control: Option<HeaderValue>,
-}
-
-fn index_html() -> SitePath {
-    SitePath("index.html".to_owned())
 }
 
 /// An answer that sends the client elsewhere.

@@ -11,10 +11,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::broker_url::BrokerUrl;
 use super::names::{
-    Address, FilePath, HeaderValue, HostPattern, Label, LogFilter, RedirectTarget, RoutePath,
-    ServerName, SitePath, Token,
+    Address, FilePath, HeaderName, HeaderValue, HostPattern, Label, LogFilter, RedirectTarget,
+    RoutePath, ServerName, SitePath, Token,
 };
 use super::networks::Network;
+use super::origins::Origin;
 use super::probe_values::{MqttText, ProbeUrl, Secret};
 use super::raw_announcement::{BrokerPath, SourceAddress};
 use super::values::{Count, Fault, Size, Span};
@@ -72,6 +73,7 @@ scalars! {
     RoutePath, "path", "string", "/mqtt";
     RedirectTarget, "redirect", "string", "https://example.com{path}";
     HeaderValue, "header value", "string", "no-cache";
+    HeaderName, "header name", "string", "authorization";
     Token, "token", "string", "mqtt";
     FilePath, "file", "string", "certs/example.com.pem";
     SitePath, "site file", "string", "index.html";
@@ -81,6 +83,7 @@ scalars! {
     BrokerPath, "broker path", "string", "/mqtt";
     SourceAddress, "IP address", "string", "10.0.0.5";
     Network, "network", "string", "10.0.0.0/8";
+    Origin, "origin", "string", "https://example.com";
     BrokerUrl, "broker URL", "string", "ws://10.10.1.1:8083/mqtt";
     ProbeUrl, "probe URL", "string", "http://{host}:18083/api/v5/load_rebalance/availability_check";
     MqttText, "text", "string", "tidegate-probe-";
@@ -99,6 +102,7 @@ pub(super) fn stand_in(format: &str) -> &'static str {
         "IP address" => "127.0.0.1",
         "redirect" => "/stand-in",
         "host" | "server name" => "stand-in.invalid",
+        "origin" => "https://stand-in.invalid",
         "log level" => "info",
         "broker URL" => "ws://stand-in.invalid",
         "probe URL" => "http://stand-in.invalid/",

@@ -4,19 +4,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body_util::{Either, Full};
 
 use super::admission::Permit;
 use super::connection::Arrival;
 use super::routes::{Route, Target};
 use super::upgrade::Refusal;
-use super::{forwarded, upgrade};
-use crate::config::model::{Redirect, Speaks};
+use super::{forwarded, origin, upgrade};
+use crate::config::model::{OriginPolicy, Redirect, Speaks};
+use crate::config::origins::Asked;
 use crate::identity::{Identity, UniqueId};
 use crate::pool::Pool;
 use crate::site;
-use crate::telemetry::metrics::ByCode;
+use crate::telemetry::metrics::{ByCode, ByReason};
 
 pub(super) type Body = Either<Full<Bytes>, site::Body>;
 
@@ -120,13 +121,16 @@ impl Requests {
         let routes = &self.arrival.snapshot.routes;
         let wants_upgrade = upgrade::is_wanted(&request);
         let name = without_port(host);
-        let Some(Route { path, target, .. }) = routes.choose(Some(name), request.uri().path())
-        else {
+        let Some(route) = routes.choose(Some(name), request.uri().path()) else {
             return Answer::Response(match wants_upgrade {
                 true => self.lost_upgrade(name),
                 false => sentence(StatusCode::NOT_FOUND, "Nothing is served here."),
             });
         };
+        if wants_upgrade && let Some(why) = self.refused_page(&route.origins, host, &request) {
+            return Answer::Response(sentence(StatusCode::FORBIDDEN, why));
+        }
+        let Route { path, target, .. } = route;
         match target {
             Target::Pool(pool) => self.upgrade(pool, host.to_owned(), request),
             Target::Site(_) | Target::Redirect(_) if wants_upgrade => {
@@ -137,6 +141,28 @@ impl Requests {
             }
             Target::Redirect(redirect) => Answer::Response(redirected(redirect, host, &request)),
         }
+    }
+
+    /// A WebSocket of a page that the route does not let in.
+    fn refused_page<B>(
+        &self,
+        policy: &OriginPolicy,
+        host: &str,
+        request: &Request<B>,
+    ) -> Option<String> {
+        let secure = self.client(request.headers()).secure;
+        let secure = secure.unwrap_or(self.arrival.tls.is_some());
+        let why = origin::refused(policy, request, Asked { host, secure })?;
+        tracing::debug!(peer = %self.arrival.peer, why, "upgrade refused");
+        let reason = ByReason { reason: "origin" };
+        let refused = &self.arrival.gateway.metrics.refused;
+        refused.get_or_create(&reason).inc();
+        Some(why)
+    }
+
+    fn client(&self, headers: &HeaderMap) -> forwarded::Client {
+        let trusted = &self.arrival.snapshot.trusted_proxies;
+        forwarded::client(headers, self.arrival.peer, trusted)
     }
 
     fn upgrade<B>(&self, pool: &Arc<Pool>, host: String, request: Request<B>) -> Answer<B> {
@@ -154,8 +180,7 @@ impl Requests {
         *response.status_mut() = accepted.status();
         accepted.add_headers(response.headers_mut());
         let (parts, body) = request.into_parts();
-        let trusted = &self.arrival.snapshot.trusted_proxies;
-        let client = forwarded::client(&parts.headers, self.arrival.peer, trusted);
+        let client = self.client(&parts.headers);
         let identity = Identity {
             address: client.address,
             local: self.arrival.local,

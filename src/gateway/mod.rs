@@ -16,6 +16,7 @@ mod routes;
 mod upgrade;
 mod session;
 mod names;
+mod origin;
 mod record;
 mod relay;
 mod outcome;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::model::{Action, Redirect};
+use crate::config::model::{Action, OriginPolicy, Redirect};
 use crate::config::{Config, Problem};
 use crate::pool::{Pool, Registry};
 use crate::site::SiteService;
@@ -20,6 +20,8 @@ pub(super) struct Route {
     host: Host,
     pub(super) path: String,
     pub(super) target: Target,
+    /// Which WebSockets it lets in.
+    pub(super) origins: OriginPolicy,
 }
 
 #[derive(Debug)]
@@ -85,7 +87,13 @@ impl Routes {
             };
             if let Some(target) = target {
                 let path = route.path.clone();
-                routes.push(Route { host, path, target });
+                let origins = route.origins.clone();
+                routes.push(Route {
+                    host,
+                    path,
+                    target,
+                    origins,
+                });
             }
         }
         if !problems.is_empty() {

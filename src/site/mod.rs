@@ -7,6 +7,7 @@
 mod body;
 mod conditions;
 mod confined;
+mod cors;
 mod page;
 mod path;
 
@@ -26,6 +27,7 @@ use crate::config::Problem;
 use crate::config::model::Site;
 
 use self::confined::{Confined, Kind};
+use self::cors::Cors;
 use self::path::Wanted;
 
 pub use self::body::Body;
@@ -46,6 +48,7 @@ pub struct SiteService {
     not_found: Option<String>,
     dot_files: bool,
     cache_control: Option<HeaderValue>,
+    cors: Option<Cors>,
 }
 
 /// What the file system has for a path.
@@ -105,6 +108,12 @@ impl SiteService {
                     format!("`cache_control` is not a header value: {error}"),
                 )
             })?,
+            cors: site
+                .cors
+                .as_ref()
+                .map(Cors::new)
+                .transpose()
+                .map_err(|error| Problem::new(place, format!("`cors`: {error}")))?,
         })
     }
 
@@ -122,6 +131,9 @@ impl SiteService {
         };
         let headers = response.headers_mut();
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Some(cors) = &self.cors {
+            cors.add_headers(&head, headers);
+        }
         response
     }
 

@@ -185,7 +185,7 @@ impl Metrics {
         );
         ours.register(
             "refused",
-            "Connections and sessions turned away by a limit or a drain",
+            "Connections and sessions turned away by a limit, a drain or an origin list",
             self.refused.clone(),
         );
         ours.register(

@@ -37,9 +37,11 @@ mod limits;
 mod monitoring;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod origins;
 mod paced;
 mod pod_life;
 mod connect;
+mod cors;
 mod discovery;
 mod drain;
 mod headers;

@@ -40,6 +40,7 @@ impl Fixture {
                 not_found: None,
                 dot_files: false,
                 cache_control: None,
+                cors: None,
             },
             folder,
         };

@@ -15,8 +15,8 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use tempfile::TempDir;
 use tidegate::config::model::{
-    Action, CertificateFiles, Config, Drain, Limits, Listener, Log, LogFormat, Redirect, Route,
-    Speaks, Timeouts, TlsPolicy, TlsVersion,
+    Action, CertificateFiles, Config, Drain, Limits, Listener, Log, LogFormat, OriginPolicy,
+    Redirect, Route, Speaks, Timeouts, TlsPolicy, TlsVersion,
 };
 use tidegate::config::networks::Networks;
 use tidegate::config::{Place, Problem};
@@ -104,6 +104,7 @@ impl Files {
                 to: "/".to_owned(),
                 status: 302,
             }),
+            origins: OriginPolicy::default(),
             place: place(&format!("routes[{number}]")),
         });
         self
