@@ -41,7 +41,7 @@ missing() {
 # The same for everything that the tests need.
 missing_packages() {
   missing mosquitto:mosquitto rabbitmq-server:rabbitmq-server epmd:erlang-base unshare:util-linux ip:iproute2 chromium:chromium node:nodejs npm:npm \
-    strace:strace systemd-analyze:systemd umoci:umoci lintian:lintian promtool:prometheus
+    strace:strace gnutls-cli:gnutls-bin systemd-analyze:systemd umoci:umoci lintian:lintian promtool:prometheus
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
   [ -e "$keyring" ] || echo debian-archive-keyring
 }

@@ -14,7 +14,8 @@ use crate::config::{Place, Problem};
 use super::anyone::Anyone;
 use super::chain;
 use super::pem::PemFile;
-use super::{FROM_TLS12, provider};
+use super::policy::FROM_TLS12;
+use super::provider;
 
 /// Application protocol offered to wss brokers (RFC 7301); without it some answer h2.
 const WEBSOCKET_ALPN: &[u8] = b"http/1.1";

@@ -13,6 +13,7 @@ pub mod dev;
 mod expiry;
 mod facts;
 mod pem;
+mod policy;
 mod resolver;
 mod subject;
 mod tickets;
@@ -23,23 +24,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ServerConfig, SupportedProtocolVersion, version};
 
-use crate::config::model::{Config, Speaks, TlsVersion};
+use crate::config::model::{Config, Speaks};
 use crate::config::{Place, Problem};
 use crate::tls::Noting;
 
 use self::chain::Loaded;
+use self::policy::Order;
 use self::resolver::Resolver;
 use self::tickets::{Scope, Source};
 
 pub use self::broker::broker;
 pub use self::clients::naming_refused;
 pub use self::expiry::{Expiry, Kind, expiries};
+pub use self::policy::ClientTls;
 pub use self::subject::{has_ended, holder, subject_of};
 pub use self::tickets::Tickets;
 
@@ -51,17 +54,13 @@ const ALPN_WITHOUT_HTTP2: &[&[u8]] = &[b"http/1.1"];
 /// its session) with tickets it must not use twice.
 const TICKETS: usize = 2;
 
-/// Both versions, newest first.
-const FROM_TLS12: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
-const FROM_TLS13: &[&SupportedProtocolVersion] = &[&version::TLS13];
-
 /// TLS towards clients, ready for use.
 #[derive(Debug)]
 pub struct ServerCertificates {
     /// For listeners that do not ask for certificates.
-    pub tls: Arc<ServerConfig>,
+    pub tls: ClientTls,
     /// In the order of the listeners; `None` for one without TLS.
-    pub by_listener: Vec<Option<Arc<ServerConfig>>>,
+    pub by_listener: Vec<Option<ClientTls>>,
     /// In the order of the configuration.
     pub certificates: Vec<Report>,
     /// What works today for some clients, or for a while. Places as for problems.
@@ -131,10 +130,8 @@ pub fn server_at(
         config,
         loaded: &loaded,
         tickets: &tickets,
-        provider: &provider,
     };
     let tls = shared.tls(None, &place).map_err(|problem| vec![problem])?;
-    let tls = Arc::new(tls);
     let by_listener = shared.by_listener(verifiers, &tls)?;
     Ok(ServerCertificates {
         tls,
@@ -171,7 +168,6 @@ struct Listening<'a> {
     config: &'a Config,
     loaded: &'a [Loaded],
     tickets: &'a Source,
-    provider: &'a Arc<CryptoProvider>,
 }
 
 impl Listening<'_> {
@@ -179,46 +175,57 @@ impl Listening<'_> {
     fn by_listener(
         &self,
         verifiers: Vec<Option<Verifier>>,
-        shared: &Arc<ServerConfig>,
-    ) -> Result<Vec<Option<Arc<ServerConfig>>>, Vec<Problem>> {
+        shared: &ClientTls,
+    ) -> Result<Vec<Option<ClientTls>>, Vec<Problem>> {
         let listeners = self.config.listeners.iter().zip(verifiers);
         let configs = listeners.map(|(listener, verifier)| match verifier {
             _ if listener.speaks != Speaks::Tls => Ok(None),
-            None if listener.http2 => Ok(Some(Arc::clone(shared))),
+            None if listener.http2 => Ok(Some(shared.clone())),
             verifier => {
                 let own = match verifier {
-                    None => Ok((**shared).clone()),
+                    None => Ok(shared.clone()),
                     verifier => self.tls(verifier, &listener.place),
                 };
-                let mut own = own.map_err(|problem| vec![problem])?;
-                own.alpn_protocols = alpn(listener.http2);
-                Ok(Some(Arc::new(own)))
+                let own = own.map_err(|problem| vec![problem])?;
+                Ok(Some(own.with(|tls| {
+                    tls.alpn_protocols = alpn(listener.http2);
+                })))
             }
         });
         configs.collect()
     }
 
-    fn tls(&self, verifier: Option<Verifier>, place: &Place) -> Result<ServerConfig, Problem> {
-        let versions = match self.config.tls.minimum {
-            TlsVersion::Tls12 => FROM_TLS12,
-            TlsVersion::Tls13 => FROM_TLS13,
-        };
-        let failed = |error| Problem::new(place, format!("TLS cannot be set up: {error}"));
+    fn tls(&self, verifier: Option<Verifier>, place: &Place) -> Result<ClientTls, Problem> {
         let (verifier, scope) =
             verifier.unwrap_or_else(|| (WebPkiClientVerifier::no_client_auth(), Scope::default()));
-        let mut tls = ServerConfig::builder_with_provider(Arc::clone(self.provider))
-            .with_protocol_versions(versions)
+        let ordered = |order| self.ordered(order, &verifier, &scope, place).map(Arc::new);
+        Ok(ClientTls {
+            usual: ordered(Order::Usual)?,
+            chacha: ordered(Order::ChaCha)?,
+        })
+    }
+
+    fn ordered(
+        &self,
+        order: Order,
+        verifier: &Arc<dyn ClientCertVerifier>,
+        scope: &Scope,
+        place: &Place,
+    ) -> Result<ServerConfig, Problem> {
+        let failed = |error| Problem::new(place, format!("TLS cannot be set up: {error}"));
+        let mut tls = ServerConfig::builder_with_provider(policy::provider(order))
+            .with_protocol_versions(policy::versions(self.config.tls.minimum))
             .map_err(failed)?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(Arc::clone(verifier))
             .with_cert_resolver(Noting::new(Arc::new(Resolver::new(self.loaded))));
         tls.alpn_protocols = alpn(true);
         // Resumption by tickets only: nothing is kept for clients that are away.
-        tls.ticketer = self.tickets.ticketer(scope);
+        tls.ticketer = self.tickets.ticketer(scope.clone());
         tls.session_storage = Arc::new(NoServerSessionStorage {});
         tls.send_tls13_tickets = TICKETS;
         // SECURITY: 0-RTT data can be replayed (RFC 8446 8), and an upgrade or a CONNECT must not be.
         tls.max_early_data_size = 0;
-        tls.ignore_client_order = true;
+        policy::apply(self.config.tls.strictness, &mut tls);
         Ok(tls)
     }
 }
@@ -228,7 +235,8 @@ fn alpn(http2: bool) -> Vec<Vec<u8>> {
     names.iter().map(|name| name.to_vec()).collect()
 }
 
-/// aws-lc-rs with the post-quantum group X25519MLKEM768 first (the `prefer-post-quantum` feature of rustls).
+/// For all but the handshakes of clients: aws-lc-rs with the post-quantum group X25519MLKEM768 first (the
+/// `prefer-post-quantum` feature of rustls).
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }

@@ -12,7 +12,7 @@ use super::check_listeners::{certificates_nobody_asks_for, client_certificates, 
 use super::check_pools::pools;
 use super::check_site::{origins, site};
 use super::model::{
-    Action, Admin, CertificateFiles, Config, Listener, Log, Redirect, Route, Speaks,
+    Action, Admin, CertificateFiles, Config, Listener, Log, Redirect, Route, Speaks, Strictness,
     TicketKeysFile, TlsPolicy, TlsVersion,
 };
 use super::problem::Problem;
@@ -71,6 +71,10 @@ pub(super) fn check(raw: raw::Config, findings: &mut Findings<'_>) -> Config {
         admin,
         certificates,
         tls: TlsPolicy {
+            strictness: match raw.tls.policy {
+                raw::TlsPolicy::Modern => Strictness::Modern,
+                raw::TlsPolicy::Compatible => Strictness::Compatible,
+            },
             minimum: match raw.tls.minimum {
                 raw::TlsVersion::Tls12 => TlsVersion::Tls12,
                 raw::TlsVersion::Tls13 => TlsVersion::Tls13,

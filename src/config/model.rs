@@ -111,6 +111,7 @@ pub struct CertificateFiles {
 /// TLS towards clients.
 #[derive(Debug, Clone)]
 pub struct TlsPolicy {
+    pub strictness: Strictness,
     pub minimum: TlsVersion,
     /// Secrets that replicas share; `None`: the process makes its own.
     pub ticket_keys: Option<TicketKeysFile>,
@@ -120,6 +121,13 @@ pub struct TlsPolicy {
 pub struct TicketKeysFile {
     pub path: PathBuf,
     pub place: Place,
+}
+
+/// Which clients are served over TLS 1.2 (`tls.policy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strictness {
+    Modern,
+    Compatible,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::model::{Action, ClientCertificates, Config, Cors, Listener, Route, Speaks, TlsVersion};
+use super::model::{
+    Action, ClientCertificates, Config, Cors, Listener, Route, Speaks, Strictness, TlsVersion,
+};
 use super::networks::{Network, Networks};
 use super::print_pools;
 use super::values::{Size, Span};
@@ -175,11 +177,15 @@ fn drain(config: &Config) -> Value {
 }
 
 fn tls(config: &Config) -> Value {
+    let policy = match config.tls.strictness {
+        Strictness::Modern => "modern",
+        Strictness::Compatible => "compatible",
+    };
     let minimum = match config.tls.minimum {
         TlsVersion::Tls12 => "1.2",
         TlsVersion::Tls13 => "1.3",
     };
-    let mut value = json!({ "minimum": minimum });
+    let mut value = json!({ "policy": policy, "minimum": minimum });
     if let Some(file) = &config.tls.ticket_keys {
         value["ticket_keys"] = json!(file.path);
     }

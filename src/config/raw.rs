@@ -130,6 +130,8 @@ pub(super) struct Certificate {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Tls {
+    /// Whom TLS 1.2 is for. TLS 1.3 is the same in both.
+    pub policy: TlsPolicy,
     /// The oldest version accepted. Quote it.
     pub minimum: TlsVersion,
     /// File of secrets that session tickets are protected by: with the same file on all replicas a client resumes at any of
@@ -142,10 +144,21 @@ pub(super) struct Tls {
 impl Default for Tls {
     fn default() -> Self {
         Self {
+            policy: TlsPolicy::Modern,
             minimum: TlsVersion::Tls12,
             ticket_keys: None,
         }
     }
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum TlsPolicy {
+    /// Clients that bind their keys to the whole handshake (Extended Master Secret, RFC 7627): Android 6, OpenSSL 1.1.0
+    /// and newer, mbedTLS.
+    Modern,
+    /// Also those that do not: Android 5, OpenSSL 1.0, BearSSL (ESP8266).
+    Compatible,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]

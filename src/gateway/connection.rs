@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::CommonState;
+use rustls::{CommonState, PeerIncompatible};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -271,7 +271,15 @@ async fn secure(
         let error = std::io::Error::other("no certificate in this configuration");
         return Err((Phase::Tls, failed(arrival, TlsCause::Other, error)));
     };
-    let accepting = naming_refused(tls::accept(Arc::clone(config), tcp));
+    let hello = match timeout_at(deadline, tls::Hello::read(&mut tcp)).await {
+        Ok(Ok(hello)) => hello,
+        Ok(Err(error)) => {
+            return Err((Phase::Tls, failed(arrival, cause(&error), error)));
+        }
+        Err(_) => return Err((Phase::Tls, Reason::TlsTimeout)),
+    };
+    let config = Arc::clone(config.for_one_that(hello.prefers_chacha()));
+    let accepting = naming_refused(tls::accept(config, hello, tcp));
     let (stream, server_name) = match timeout_at(deadline, accepting).await {
         Ok((Ok(accepted), _)) => accepted,
         Ok((Err((error, mut tcp)), refused)) => {
@@ -370,6 +378,9 @@ fn cause(error: &std::io::Error) -> TlsCause {
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
         Some(rustls::Error::AlertReceived(_)) => TlsCause::Alert,
+        Some(rustls::Error::PeerIncompatible(
+            PeerIncompatible::ExtendedMasterSecretExtensionRequired,
+        )) => TlsCause::Policy,
         Some(rustls::Error::PeerIncompatible(_)) => TlsCause::NothingInCommon,
         Some(
             rustls::Error::InvalidCertificate(_)

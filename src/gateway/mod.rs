@@ -26,10 +26,7 @@ pub use routes::Routes;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use rustls::ServerConfig;
-
-use crate::certificates::{self, Report, Tickets};
+use crate::certificates::{self, ClientTls, Report, Tickets};
 use crate::config::model::{self, Limits, Log, Speaks, Timeouts};
 use crate::config::networks::Networks;
 use crate::config::{Config, Problem};
@@ -37,6 +34,7 @@ use crate::lifecycle::Drain;
 use crate::pool::Registry;
 use crate::telemetry::Metrics;
 use admission::Admission;
+use arc_swap::ArcSwap;
 
 /// What lives as long as the process.
 #[derive(Debug)]
@@ -72,7 +70,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct ListenerRules {
     /// `None` when it does not speak TLS.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ClientTls>,
     /// Who must begin with a PROXY header; `None` when nobody does.
     pub proxy_protocol: Option<Networks>,
 }

@@ -70,6 +70,8 @@ pub enum TlsCause {
     Alert,
     /// No version, cipher or key exchange in common.
     NothingInCommon,
+    /// TLS 1.2 without Extended Master Secret: `tls.policy: compatible` would serve it.
+    Policy,
     Garbage,
     Closed,
     /// The client's certificate is revoked, from another CA, out of date, or missing.
@@ -82,6 +84,7 @@ impl TlsCause {
         match self {
             Self::Alert => "alert",
             Self::NothingInCommon => "nothing_in_common",
+            Self::Policy => "policy",
             Self::Garbage => "garbage",
             Self::Closed => "closed",
             Self::ClientCertificate => "client_certificate",

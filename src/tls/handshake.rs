@@ -12,10 +12,12 @@ use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
 use super::TlsStream;
+use super::hello::Hello;
 use super::records::Session;
 use super::server_name::{self, ServerName};
 
-/// Answers a client's handshake. The name is the one that the client asked for, where the configuration's resolver is
+/// Answers a client's hello and goes on to the end of the handshake. All that is dear is done when this is polled for the
+/// first time, but what TLS 1.2 leaves for the second and the check of a client's certificate. The name is the one that the client asked for, where the configuration's resolver is
 /// wrapped in `Noting`.
 ///
 /// # Errors
@@ -23,6 +25,7 @@ use super::server_name::{self, ServerName};
 /// holds a `rustls::Error`; its alert has been sent.
 pub async fn accept(
     config: Arc<ServerConfig>,
+    hello: Hello,
     tcp: TcpStream,
 ) -> Result<(Box<TlsStream>, Option<ServerName>), (io::Error, TcpStream)> {
     let connection = match UnbufferedServerConnection::new(config) {
@@ -31,8 +34,17 @@ pub async fn accept(
     };
     let mut stream = Box::new(TlsStream::new(tcp, Session::Server(connection)));
     let mut name = None;
+    let mut hello = hello.into_bytes();
     let done = poll_fn(|cx| {
-        let done = poll_handshake(&mut stream, cx);
+        let mut read = std::mem::take(&mut hello);
+        let begun = match &mut read[..] {
+            [] => Ok(()),
+            bytes => stream.process(bytes, &mut ReadBuf::new(&mut [])),
+        };
+        let done = match begun {
+            Ok(()) => poll_handshake(&mut stream, cx),
+            Err(error) => alerted(&mut stream, error, cx),
+        };
         // Whatever hello was read in this very poll.
         name = server_name::noted().or(name.take());
         done
@@ -69,13 +81,17 @@ fn poll_handshake(stream: &mut TlsStream, cx: &mut Context<'_>) -> Poll<io::Resu
         // Plaintext behind the last handshake message is kept for the first read.
         let read = ready!(stream.poll_records(cx, &mut ReadBuf::new(&mut [])));
         if let Err(error) = read {
-            // The alert is sent as far as the socket takes it: the peer may be gone.
-            let _alerted = stream.poll_send(cx);
-            return Poll::Ready(Err(error));
+            return alerted(stream, error, cx);
         }
         // Behind its last message a client may have said all that it has to say.
         if stream.ended && stream.agreed().is_handshaking() {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
     }
+}
+
+/// The alert is sent as far as the socket takes it: the peer may be gone.
+fn alerted(stream: &mut TlsStream, error: io::Error, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    let _sent = stream.poll_send(cx);
+    Poll::Ready(Err(error))
 }

@@ -3,6 +3,7 @@
 //! connections of a thread share. Nothing above it knows of that interface, which rustls 0.24 will change.
 
 mod handshake;
+mod hello;
 mod records;
 mod server_name;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use tokio::net::TcpStream;
 use self::records::Session;
 
 pub use self::handshake::{accept, connect};
+pub use self::hello::Hello;
 pub use self::server_name::{Noting, ServerName};
 
 /// Ciphertext read at once, and plaintext encrypted at once.

@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::{Noting, TlsStream, accept, connect};
+use super::{Hello, Noting, TlsStream, accept, connect};
 
 const NAME: &str = "gateway.example";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -96,11 +96,22 @@ pub(crate) async fn over_small_sockets() -> (TheirClient, Box<TlsStream>) {
 
 async fn over(parts: &Parts, (near, far): (TcpStream, TcpStream)) -> (TheirClient, Box<TlsStream>) {
     let theirs = TlsConnector::from(Arc::clone(&parts.client)).connect(name(), near);
-    let ours = accept(Arc::clone(&parts.server), far);
+    let ours = answer(parts, far);
     let (theirs, ours) = tokio::join!(theirs, ours);
     let (ours, server_name) = ours.unwrap();
     assert_eq!(server_name.as_deref(), Some(NAME));
     (theirs.unwrap(), ours)
+}
+
+/// Our side of a handshake, from the first byte on.
+async fn answer(
+    parts: &Parts,
+    mut tcp: TcpStream,
+) -> Result<(Box<TlsStream>, Option<String>), (std::io::Error, TcpStream)> {
+    match Hello::read(&mut tcp).await {
+        Ok(hello) => accept(Arc::clone(&parts.server), hello, tcp).await,
+        Err(error) => Err((error, tcp)),
+    }
 }
 
 /// Sends `bytes` and reads as many back, both at once.
@@ -166,7 +177,7 @@ async fn our_client_understands_our_server() {
     let (near, far) = sockets().await;
     let (client, server) = tokio::join!(
         connect(Arc::clone(&parts.client), name(), near),
-        accept(Arc::clone(&parts.server), far)
+        answer(&parts, far)
     );
     let (mut client, (server, _)) = (client.unwrap(), server.unwrap());
     let server = tokio::spawn(copy_back(server));
@@ -202,7 +213,7 @@ async fn records_may_be_cut_anywhere() {
     let up = tokio::spawn(drip(near_read, far_write));
     let down = tokio::spawn(drip(far_read, near_write));
     let theirs = TlsConnector::from(Arc::clone(&parts.client)).connect(name(), near);
-    let (theirs, ours) = tokio::join!(theirs, accept(Arc::clone(&parts.server), far));
+    let (theirs, ours) = tokio::join!(theirs, answer(&parts, far));
     let (mut theirs, (ours, _)) = (theirs.unwrap(), ours.unwrap());
     let ours = tokio::spawn(copy_back(ours));
     let bytes = random(40_000);
@@ -309,7 +320,7 @@ async fn what_comes_with_the_end_of_the_handshake_is_not_lost() {
         }
         near.write_all(&flight).await.unwrap();
     };
-    let accepting = accept(Arc::clone(&parts.server), far);
+    let accepting = answer(&parts, far);
     let both = async { tokio::join!(asking, accepting) };
     let (_, accepted) = timeout(PATIENCE, both).await.unwrap();
     let (mut ours, _) = accepted.unwrap();
@@ -364,7 +375,7 @@ async fn who_does_not_speak_tls_is_told_by_an_alert_and_handed_back() {
     near.write_all(&[22, 3, 1, 0, 5, 99, 0, 0, 1, 0])
         .await
         .unwrap();
-    let (error, _tcp) = timeout(PATIENCE, accept(Arc::clone(&parts.server), far))
+    let (error, _tcp) = timeout(PATIENCE, answer(&parts, far))
         .await
         .unwrap()
         .unwrap_err();

@@ -62,6 +62,8 @@ mod static_files;
 mod system_calls;
 mod status;
 mod tls;
+mod tls_hello;
+mod tls_policy;
 mod trusted_proxies;
 mod unix_sockets;
 mod tls_files;

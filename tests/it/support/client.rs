@@ -72,8 +72,17 @@ pub fn tls_config(
     ca: &Path,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Arc<rustls::ClientConfig> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    tls_config_by(provider, ca, versions)
+}
+
+/// The same, with the provider's cipher suites.
+pub fn tls_config_by(
+    provider: rustls::crypto::CryptoProvider,
+    ca: &Path,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<rustls::ClientConfig> {
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots_of(ca))

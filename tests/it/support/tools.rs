@@ -24,6 +24,11 @@ pub fn mosquitto_passwd() -> PathBuf {
     on_the_path("mosquitto_passwd")
 }
 
+/// Of GnuTLS, which can be told to be as old as one likes.
+pub fn gnutls_cli() -> PathBuf {
+    on_the_path("gnutls-cli")
+}
+
 /// Of Prometheus.
 pub fn promtool() -> PathBuf {
     on_the_path("promtool")

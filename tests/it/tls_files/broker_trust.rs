@@ -76,7 +76,8 @@ fn a_broker_is_verified_against_the_ca_of_its_pool() {
     );
     let server = certificates::server(&files.config, &certificates::Tickets::default())
         .unwrap()
-        .tls;
+        .tls
+        .usual;
     let right = files.write("ca.pem", root.pem.as_bytes());
     let wrong = files.write("other.pem", authority("Other", None).pem.as_bytes());
     let connect = |trust, name| handshake(&broker(trust, Transport::Mqtts).unwrap(), &server, name);

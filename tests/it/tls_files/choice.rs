@@ -67,7 +67,8 @@ fn the_server_name_chooses_the_certificate() {
     let files = several(&root);
     let server = certificates::server(&files.config, &certificates::Tickets::default())
         .unwrap()
-        .tls;
+        .tls
+        .usual;
     let client = client(&root, |_| true);
     for (name, expected) in [
         ("a.example", 1),
@@ -87,7 +88,8 @@ fn an_unknown_name_gets_the_first_certificate() {
     let files = several(&root);
     let server = certificates::server(&files.config, &certificates::Tickets::default())
         .unwrap()
-        .tls;
+        .tls
+        .usual;
     for name in ["elsewhere.test", "192.0.2.7"] {
         let error = handshake(&client(&root, |_| true), &server, name).unwrap_err();
         assert!(format!("{error:?}").contains("a.example"), "{error:?}");
@@ -100,7 +102,8 @@ fn a_client_without_ecdsa_gets_the_rsa_certificate() {
     let files = several(&root);
     let server = certificates::server(&files.config, &certificates::Tickets::default())
         .unwrap()
-        .tls;
+        .tls
+        .usual;
     let old = client(&root, |suite| suite.contains("ECDHE_RSA"));
     let (client, _) = handshake(&old, &server, "a.example").unwrap();
     assert_eq!(
@@ -115,7 +118,8 @@ fn tls_is_1_3_post_quantum_http_2_and_resumed_once_known() {
     let files = several(&root);
     let tls = certificates::server(&files.config, &certificates::Tickets::default())
         .unwrap()
-        .tls;
+        .tls
+        .usual;
     let known = client(&root, |_| true);
     let (_, server) = handshake(&known, &tls, "b.example").unwrap();
     assert_eq!(server.protocol_version(), Some(ProtocolVersion::TLSv1_3));
@@ -134,7 +138,8 @@ fn tls_1_2_is_spoken_and_resumed_unless_the_policy_ends_it() {
     let old = client(&root, |suite| suite.contains("ECDHE"));
     let tls = certificates::server(&files.config, &certificates::Tickets::default())
         .unwrap()
-        .tls;
+        .tls
+        .usual;
     let (first, _) = handshake(&old, &tls, "b.example").unwrap();
     assert_eq!(first.protocol_version(), Some(ProtocolVersion::TLSv1_2));
     let (second, _) = handshake(&old, &tls, "b.example").unwrap();
@@ -142,6 +147,7 @@ fn tls_1_2_is_spoken_and_resumed_unless_the_policy_ends_it() {
     files.config.tls.minimum = TlsVersion::Tls13;
     let tls = certificates::server(&files.config, &certificates::Tickets::default())
         .unwrap()
-        .tls;
+        .tls
+        .usual;
     assert!(handshake(&old, &tls, "b.example").is_err());
 }

@@ -16,7 +16,7 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use tempfile::TempDir;
 use tidegate::config::model::{
     Action, CertificateFiles, Config, Drain, Limits, Listener, Log, LogFormat, OriginPolicy,
-    Redirect, Route, Speaks, Timeouts, TlsPolicy, TlsVersion,
+    Redirect, Route, Speaks, Strictness, Timeouts, TlsPolicy, TlsVersion,
 };
 use tidegate::config::networks::Networks;
 use tidegate::config::{Place, Problem};
@@ -185,6 +185,7 @@ fn config() -> Config {
         admin: None,
         certificates: Vec::new(),
         tls: TlsPolicy {
+            strictness: Strictness::Modern,
             minimum: TlsVersion::Tls12,
             ticket_keys: None,
         },
