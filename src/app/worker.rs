@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Status;
+use crate::gateway::turns::Turns;
 use crate::gateway::{Gateway, ListenerContext, accept};
 
 /// How often a worker says that it is alive.
@@ -49,12 +50,14 @@ impl Worker {
             .spawn(move || {
                 runtime.block_on(async {
                     let mut accepting = JoinSet::new();
+                    let turns = Arc::new(Turns::default());
                     for (context, listener) in listeners {
                         accepting.spawn(accept::run(
                             listener,
                             context,
                             Arc::clone(&gateway),
                             index,
+                            Arc::clone(&turns),
                         ));
                     }
                     drop(accepts);

@@ -39,6 +39,7 @@ pub(super) fn limits(raw: &raw::Limits, findings: &mut Findings<'_>) -> Limits {
         connections: count(raw.connections),
         streams: raw.streams,
         handshakes: count(raw.handshakes),
+        handshake_age: above_zero("limits.handshake_age", raw.handshake_age, findings),
         request_head: bounded(
             "request_head",
             raw.request_head,

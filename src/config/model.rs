@@ -501,8 +501,10 @@ pub enum ForwardedPort {
 pub struct Limits {
     /// Connections in all, every listener together.
     pub connections: NonZeroUsize,
-    /// Connections that have not yet finished their TLS handshake and first request.
+    /// TLS handshakes in flight.
     pub handshakes: NonZeroUsize,
+    /// How long a hello may wait for a processor.
+    pub handshake_age: Duration,
     /// Bytes of one HTTP request head.
     /// Requests and sessions at a time on one HTTP/2 connection.
     pub streams: u32,

@@ -117,6 +117,7 @@ fn limits(config: &Config) -> Value {
     json!({
         "connections": limits.connections,
         "handshakes": limits.handshakes,
+        "handshake_age": Span(limits.handshake_age).to_string(),
         "streams": limits.streams,
         "request_head": Size(limits.request_head).to_string(),
         "connect": Size(limits.connect).to_string(),

@@ -17,8 +17,11 @@ use super::values::{Count, Size, Span};
 pub(super) struct Limits {
     /// Connections in all. `auto`: half of what the hard limit on open files leaves, since each takes two.
     pub connections: Count,
-    /// Connections that have not finished their TLS handshake and first request.
+    /// TLS handshakes in flight: from a client's first byte to the end of its handshake.
     pub handshakes: Count,
+    /// How long a client's hello may wait for a processor. One that has waited longer is turned away before anything is
+    /// computed for it: its client has given up, or soon will.
+    pub handshake_age: Span,
     /// Requests and sessions at the same time on one HTTP/2 connection; each session also takes one of `connections`. 1 to
     /// 10000.
     #[schemars(range(min = 1, max = 10000))]
@@ -41,6 +44,7 @@ impl Default for Limits {
         Self {
             connections: Count::Auto,
             handshakes: Count::Exactly(4096),
+            handshake_age: seconds(2),
             streams: 256,
             request_head: Size(16 << 10),
             connect: Size(64 << 10),

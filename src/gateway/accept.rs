@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
+use super::turns::Turns;
 use super::{Gateway, connection};
 use crate::config::model::Speaks;
 use crate::telemetry::Metrics;
@@ -59,12 +60,13 @@ impl ListenerContext {
     }
 }
 
-/// Accepts until the drain closes the door. `worker` is the thread that this runs on.
+/// Accepts until the drain closes the door. `worker` is the thread that this runs on, `turns` are its own.
 pub async fn run(
     listener: TcpListener,
     context: Arc<ListenerContext>,
     gateway: Arc<Gateway>,
     worker: usize,
+    turns: Arc<Turns>,
 ) {
     let _door = gateway.drain.door();
     let mut trouble = Trouble::default();
@@ -77,7 +79,7 @@ pub async fn run(
         match accepted {
             Ok((stream, peer)) => {
                 trouble = Trouble::default();
-                admit(stream, peer, &context, &gateway, worker);
+                admit(stream, peer, &context, &gateway, worker, &turns);
             }
             Err(error) if is_the_clients(&error) => {}
             Err(error) => {
@@ -94,6 +96,7 @@ fn admit(
     context: &Arc<ListenerContext>,
     gateway: &Arc<Gateway>,
     worker: usize,
+    turns: &Arc<Turns>,
 ) {
     let snapshot = gateway.snapshot.load_full();
     context.accepted.inc();
@@ -111,16 +114,6 @@ fn admit(
         gateway.metrics.refused.get_or_create(&reason).inc();
         return;
     };
-    let Some(handshake) = gateway
-        .admission
-        .handshake(snapshot.limits.handshakes.get())
-    else {
-        let reason = ByReason {
-            reason: "handshakes",
-        };
-        gateway.metrics.refused.get_or_create(&reason).inc();
-        return;
-    };
     let arrival = connection::Arrival {
         peer,
         tcp_peer: peer,
@@ -134,9 +127,12 @@ fn admit(
         snapshot,
         worker,
     };
-    gateway
-        .drain
-        .spawn(connection::serve(stream, arrival, permit, handshake));
+    gateway.drain.spawn(connection::serve(
+        stream,
+        arrival,
+        permit,
+        Arc::clone(turns),
+    ));
 }
 
 /// A connection that failed before it was accepted is its client's trouble (accept(2)).

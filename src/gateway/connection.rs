@@ -4,26 +4,27 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::{CommonState, PeerIncompatible};
+use rustls::CommonState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::admission::Permit;
 use super::first_bytes::{Beginning, PLAIN_HTTP_ON_TLS, beginning};
+use super::handshake::{failed, handshake, refuse};
 use super::outcome::{Phase, Reason, TlsCause};
 use super::prefixed::Prefixed;
 use super::proxy_header::HeaderError;
+use super::turns::Turns;
 use super::{
     Gateway, ListenerContext, ListenerRules, Snapshot, http1, http2, proxy_header, session,
 };
-use crate::certificates::{has_ended, holder, naming_refused};
+use crate::certificates::{has_ended, holder};
 use crate::config::model::Speaks;
 use crate::identity::{Tls, UniqueId};
 use crate::stream::{Stream, tune};
 use crate::telemetry::Ending;
-use crate::telemetry::metrics::{ByHandshake, ByListener, ByOutcome, ByTlsCause};
-use crate::tls;
+use crate::telemetry::metrics::{ByHandshake, ByListener, ByOutcome};
 
 /// A connection as it was accepted.
 #[derive(Debug, Clone)]
@@ -49,12 +50,12 @@ pub struct Arrival {
 
 /// Serves one connection to its end; a session goes on in a task of its own, so that what the handshake and HTTP needed
 /// is given back.
-pub async fn serve(stream: TcpStream, arrival: Arrival, permit: Permit, handshake: Permit) {
+pub async fn serve(stream: TcpStream, arrival: Arrival, permit: Permit, turns: Arc<Turns>) {
     let gateway = Arc::clone(&arrival.gateway);
     let mut counted = Counted::new(&arrival, permit);
     // CANCEL: a cut ends the connection where it stands; that is its meaning.
     let ended = tokio::select! {
-        ended = Box::pin(talk(stream, arrival, handshake, &mut counted)) => ended,
+        ended = Box::pin(talk(stream, arrival, &turns, &mut counted)) => ended,
         () = gateway.drain.cut() => Ok(Next::End),
     };
     match ended {
@@ -178,13 +179,13 @@ impl Arrival {
     }
 }
 
-type End = (Phase, Reason);
+pub(super) type End = (Phase, Reason);
 
 /// To the end of HTTP/1.1, or to the beginning of HTTP/2.
 async fn talk(
     mut tcp: TcpStream,
     mut arrival: Arrival,
-    handshake: Permit,
+    turns: &Arc<Turns>,
     counted: &mut Counted,
 ) -> Result<Next, End> {
     // The options fail only on a connection that is already gone, which the next read tells.
@@ -201,17 +202,16 @@ async fn talk(
         arrival.unique_id = told.unique_id;
     }
     let stream = match arrival.listener.speaks {
-        Speaks::Tls => secure(tcp, &mut arrival, deadline).await?,
-        Speaks::Plain | Speaks::PlainRedirect => plain(tcp, &arrival).await?,
+        Speaks::Tls => secure(tcp, &mut arrival, turns, deadline).await?,
+        Speaks::Plain | Speaks::PlainRedirect => Some(plain(tcp, &arrival).await?),
+    };
+    let Some(stream) = stream else {
+        return Ok(Next::End);
     };
     if stream.speaks_http2() {
-        return Ok(Next::Http2(Box::new(http2::Start {
-            stream,
-            arrival,
-            handshake,
-        })));
+        return Ok(Next::Http2(Box::new(http2::Start { stream, arrival })));
     }
-    let session = http1::serve(stream, arrival, handshake).await?;
+    let session = http1::serve(stream, arrival).await?;
     Ok(session.map_or(Next::End, Next::Session))
 }
 
@@ -250,11 +250,14 @@ async fn plain(mut tcp: TcpStream, arrival: &Arrival) -> Result<Prefixed, End> {
     }
 }
 
+/// To the first bytes inside TLS. `None` for a client that there is no room or no time for: it is turned away without a word,
+/// which costs nothing.
 async fn secure(
     mut tcp: TcpStream,
     arrival: &mut Arrival,
+    turns: &Arc<Turns>,
     deadline: Instant,
-) -> Result<Prefixed, End> {
+) -> Result<Option<Prefixed>, End> {
     let Beginning { spoken, taken } =
         beginning(&mut tcp, uninvited_header(arrival), deadline).await?;
     if let Some(mistake) = spoken.mistake_on_tls() {
@@ -267,35 +270,21 @@ async fn secure(
         let error = std::io::Error::other("neither TLS nor HTTP");
         return Err((Phase::Tls, failed(arrival, TlsCause::Garbage, error)));
     }
-    let Some(config) = arrival.rules().and_then(|rules| rules.tls.as_ref()) else {
+    let Some(config) = arrival.rules().and_then(|rules| rules.tls.clone()) else {
         let error = std::io::Error::other("no certificate in this configuration");
         return Err((Phase::Tls, failed(arrival, TlsCause::Other, error)));
     };
-    let hello = match timeout_at(deadline, tls::Hello::read(&mut tcp)).await {
-        Ok(Ok(hello)) => hello,
-        Ok(Err(error)) => {
-            return Err((Phase::Tls, failed(arrival, cause(&error), error)));
-        }
-        Err(_) => return Err((Phase::Tls, Reason::TlsTimeout)),
+    // A place for what has begun to speak, until it is done: who is silent takes no room in a handshake.
+    let most = arrival.snapshot.limits.handshakes.get();
+    let Some(place) = arrival.gateway.admission.handshake(most) else {
+        refuse(arrival, "handshakes");
+        return Ok(None);
     };
-    let config = Arc::clone(config.for_one_that(hello.prefers_chacha()));
-    let accepting = naming_refused(tls::accept(config, hello, tcp));
-    let (stream, server_name) = match timeout_at(deadline, accepting).await {
-        Ok((Ok(accepted), _)) => accepted,
-        Ok((Err((error, mut tcp)), refused)) => {
-            let cause = cause(&error);
-            if cause == TlsCause::ClientCertificate {
-                // The alert says what is wrong, and a reset could overtake it.
-                let_read(&mut tcp).await;
-            }
-            let error = match refused {
-                Some(subject) => std::io::Error::other(format!("{error} ({subject})")),
-                None => error,
-            };
-            return Err((Phase::Tls, failed(arrival, cause, error)));
-        }
-        Err(_) => return Err((Phase::Tls, Reason::TlsTimeout)),
+    let Some((stream, server_name)) = handshake(tcp, arrival, config, turns, deadline).await?
+    else {
+        return Ok(None);
     };
+    drop(place);
     if resumes_too_late(stream.agreed()) {
         let error = std::io::Error::other("its certificate has ended since it was verified");
         return Err((
@@ -306,7 +295,10 @@ async fn secure(
     arrival.tls = Some(how(stream.agreed(), server_name, arrival.tls.take()));
     arrival.secured = Some(Instant::now());
     count(arrival, stream.agreed());
-    Prefixed::peeked(Stream::Tls(stream), arrival.snapshot.timeouts.request).await
+    let patience = arrival.snapshot.timeouts.request;
+    Prefixed::peeked(Stream::Tls(stream), patience)
+        .await
+        .map(Some)
 }
 
 /// SECURITY: a ticket carries the certificate that was verified, and each resumption is given a new ticket: without this
@@ -356,58 +348,6 @@ fn count(arrival: &Arrival, agreed: &CommonState) {
         .tls_seconds
         .get_or_create(&by_listener)
         .observe(seconds);
-}
-
-fn failed(arrival: &Arrival, cause: TlsCause, error: std::io::Error) -> Reason {
-    let labels = ByTlsCause {
-        listener: Arc::clone(&arrival.listener.name),
-        cause: cause.name(),
-    };
-    arrival
-        .gateway
-        .metrics
-        .tls_failures
-        .get_or_create(&labels)
-        .inc();
-    Reason::TlsFailed { cause, error }
-}
-
-fn cause(error: &std::io::Error) -> TlsCause {
-    let inner = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(rustls::Error::AlertReceived(_)) => TlsCause::Alert,
-        Some(rustls::Error::PeerIncompatible(
-            PeerIncompatible::ExtendedMasterSecretExtensionRequired,
-        )) => TlsCause::Policy,
-        Some(rustls::Error::PeerIncompatible(_)) => TlsCause::NothingInCommon,
-        Some(
-            rustls::Error::InvalidCertificate(_)
-            | rustls::Error::InvalidCertRevocationList(_)
-            | rustls::Error::NoCertificatesPresented,
-        ) => TlsCause::ClientCertificate,
-        Some(rustls::Error::InvalidMessage(_) | rustls::Error::InappropriateMessage { .. }) => {
-            TlsCause::Garbage
-        }
-        Some(_) => TlsCause::Other,
-        None if error.kind() == std::io::ErrorKind::UnexpectedEof => TlsCause::Closed,
-        None => TlsCause::Other,
-    }
-}
-
-/// Closes, and takes what still comes for a while: closing with bytes unread would reset the connection.
-async fn let_read(tcp: &mut TcpStream) {
-    const PATIENCE: Duration = Duration::from_secs(1);
-    let closing = async {
-        tcp.shutdown().await?;
-        let mut rest = [0; 2048];
-        while tcp.read(&mut rest).await? > 0 {}
-        Ok::<_, std::io::Error>(())
-    };
-    if let Ok(Err(error)) = timeout(PATIENCE, closing).await {
-        tracing::debug!(%error, "the client left before it was told why");
-    }
 }
 
 /// The request is read away first: closing with bytes unread would reset the connection, and the answer be lost.

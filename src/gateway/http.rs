@@ -1,13 +1,13 @@
 //! What a request is answered, whatever version of HTTP it came by: each goes to its route.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body_util::{Either, Full};
 
-use super::admission::Permit;
 use super::connection::Arrival;
 use super::routes::{Route, Target};
 use super::upgrade::Refusal;
@@ -57,31 +57,25 @@ pub(super) enum Answer<B> {
 #[derive(Debug)]
 pub(super) struct Requests {
     pub(super) arrival: Arrival,
-    /// The place of a handshake in flight, until the first request is there.
-    handshake: Mutex<Option<Permit>>,
+    /// The first request is there.
+    begun: AtomicBool,
 }
 
 impl Requests {
-    pub(super) fn new(arrival: Arrival, handshake: Permit) -> Self {
+    pub(super) fn new(arrival: Arrival) -> Self {
         Self {
             arrival,
-            handshake: Mutex::new(Some(handshake)),
+            begun: AtomicBool::new(false),
         }
     }
 
     /// The first request is there.
     pub(super) fn has_begun(&self) -> bool {
-        let handshake = self.handshake.lock();
-        handshake.unwrap_or_else(PoisonError::into_inner).is_none()
+        self.begun.load(Ordering::Relaxed)
     }
 
     pub(super) async fn answer<B>(&self, request: Request<B>) -> Answer<B> {
-        drop(
-            self.handshake
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+        self.begun.store(true, Ordering::Relaxed);
         self.route(request).await
     }
 

@@ -13,7 +13,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::admission::Permit;
 use super::connection::Arrival;
 use super::http::{Answer, Body, Requests, Upgraded};
 use super::outcome::{Phase, Reason};
@@ -52,12 +51,11 @@ impl Serving {
 pub(super) async fn serve(
     stream: Prefixed,
     arrival: Arrival,
-    handshake: Permit,
 ) -> Result<Option<Box<session::Start>>, (Phase, Reason)> {
     let snapshot = Arc::clone(&arrival.snapshot);
     let gateway = Arc::clone(&arrival.gateway);
     let serving = Arc::new(Serving {
-        requests: Requests::new(arrival, handshake),
+        requests: Requests::new(arrival),
         upgraded: Mutex::new(None),
     });
     let service = {

@@ -15,7 +15,6 @@ use h2::server::SendResponse;
 use http::Request;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use super::admission::Permit;
 use super::connection::{Arrival, Counted};
 use super::http::Requests;
 use super::http2_request::{Open, RequestStream};
@@ -37,7 +36,6 @@ const HURRY: Duration = Duration::from_secs(1);
 pub(super) struct Start {
     pub(super) stream: Prefixed,
     pub(super) arrival: Arrival,
-    pub(super) handshake: Permit,
 }
 
 /// Serves one connection to its end, and to that of its last session.
@@ -68,7 +66,7 @@ async fn serve(start: Start) -> Result<(), Reason> {
     let mut driver = Driver {
         connection,
         watch,
-        requests: Arc::new(Requests::new(start.arrival, start.handshake)),
+        requests: Arc::new(Requests::new(start.arrival)),
         open: Arc::default(),
         timeouts: snapshot.timeouts,
         idle_since: Some(now),

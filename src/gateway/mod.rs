@@ -2,10 +2,12 @@
 
 pub mod accept;
 pub mod admission;
+pub mod turns;
 pub mod connection;
 mod proxy_header;
 mod proxy_words;
 mod first_bytes;
+mod handshake;
 mod prefixed;
 mod http;
 mod http1;

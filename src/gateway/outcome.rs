@@ -517,6 +517,7 @@ impl Reason {
                 | Self::TlsFailed {
                     cause: TlsCause::Alert
                         | TlsCause::NothingInCommon
+                        | TlsCause::Policy
                         | TlsCause::ClientCertificate,
                     ..
                 }

@@ -84,6 +84,7 @@ pub struct Metrics {
     pub tls_handshakes: Family<ByHandshake, Counter>,
     pub tls_failures: Family<ByTlsCause, Counter>,
     pub tls_seconds: Histograms<ByListener>,
+    pub tls_wait_seconds: Histograms<ByListener>,
     pub http_requests: Family<ByCode, Counter>,
     pub connects: Family<ByVersion, Counter>,
     pub connect_seconds: Histograms<ByListener>,
@@ -126,6 +127,7 @@ impl Metrics {
             tls_handshakes: Family::default(),
             tls_failures: Family::default(),
             tls_seconds: Family::new_with_constructor(handshake_seconds),
+            tls_wait_seconds: Family::new_with_constructor(handshake_seconds),
             http_requests: Family::default(),
             connects: Family::default(),
             connect_seconds: Family::new_with_constructor(handshake_seconds),
@@ -202,6 +204,11 @@ impl Metrics {
             "tls_handshake_seconds",
             "From accept to the end of the TLS handshake",
             self.tls_seconds.clone(),
+        );
+        ours.register(
+            "tls_wait_seconds",
+            "From a client's whole hello until a worker had time for it",
+            self.tls_wait_seconds.clone(),
         );
         ours.register(
             "http_requests",

@@ -170,6 +170,10 @@ fn metrics_md_has_every_metric_with_its_type_labels_and_meaning() {
     };
     metrics.tls_failures.get_or_create(&failure).inc();
     metrics.tls_seconds.get_or_create(&listener()).observe(1.0);
+    metrics
+        .tls_wait_seconds
+        .get_or_create(&listener())
+        .observe(1.0);
     let code = ByCode {
         version: "1.1",
         listener: name(),

@@ -50,6 +50,7 @@ mod reload;
 mod take_over;
 mod retry;
 mod health;
+mod herd;
 mod http2;
 mod proxy_in;
 mod sessions;

@@ -200,6 +200,7 @@ fn config() -> Config {
         limits: Limits {
             connections: some,
             handshakes: some,
+            handshake_age: second,
             streams: 1,
             request_head: 1,
             connect: 1,

@@ -1,0 +1,152 @@
+//! The TLS handshake of one client: its hello, its turn among the others of the worker, and what it fails of.
+
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use rustls::PeerIncompatible;
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::connection::{Arrival, End};
+use super::outcome::{Phase, Reason, TlsCause};
+use super::turns::{Turn, Turns};
+use crate::certificates::{ClientTls, naming_refused};
+use crate::telemetry::metrics::{ByListener, ByReason, ByTlsCause};
+use crate::tls::{self, Hello, ServerName, TlsStream};
+
+pub(super) type Secured = (Box<TlsStream>, Option<ServerName>);
+
+/// From the hello to the end of the handshake; `None` where its turn came too late.
+pub(super) async fn handshake(
+    mut tcp: TcpStream,
+    arrival: &Arrival,
+    config: ClientTls,
+    turns: &Arc<Turns>,
+    deadline: Instant,
+) -> Result<Option<Secured>, End> {
+    let late = |_elapsed| (Phase::Tls, Reason::TlsTimeout);
+    let hello = timeout_at(deadline, Hello::read(&mut tcp)).await;
+    let hello = hello
+        .map_err(late)?
+        .map_err(|error| (Phase::Tls, failed(arrival, cause(&error), error)))?;
+    let Some(turn) = turn(&tcp, arrival, turns).await? else {
+        return Ok(None);
+    };
+    let config = Arc::clone(config.for_one_that(hello.prefers_chacha()));
+    let mut accepting = pin!(naming_refused(tls::accept(config, hello, tcp)));
+    // Here is most of the work; with the first answer on its way the next one may begin.
+    let answered = poll_fn(|cx| Poll::Ready(accepting.as_mut().poll(cx))).await;
+    drop(turn);
+    let accepted = match answered {
+        Poll::Ready(accepted) => accepted,
+        Poll::Pending => timeout_at(deadline, accepting).await.map_err(late)?,
+    };
+    let (ended, refused) = accepted;
+    let (error, mut tcp) = match ended {
+        Ok(secured) => return Ok(Some(secured)),
+        Err(failed) => failed,
+    };
+    let cause = cause(&error);
+    if cause == TlsCause::ClientCertificate {
+        // The alert says what is wrong, and a reset could overtake it.
+        let_read(&mut tcp).await;
+    }
+    let more = match (cause, refused) {
+        (_, Some(subject)) => Some(subject),
+        (TlsCause::Policy, None) => Some("`tls.policy: compatible` would serve it".to_owned()),
+        (_, None) => None,
+    };
+    let error = match more {
+        Some(more) => std::io::Error::other(format!("{error} ({more})")),
+        None => error,
+    };
+    Err((Phase::Tls, failed(arrival, cause, error)))
+}
+
+/// Waits for a turn among the handshakes of this worker. `None` where the wait was too long.
+async fn turn(tcp: &TcpStream, arrival: &Arrival, turns: &Arc<Turns>) -> Result<Option<Turn>, End> {
+    let asked = Instant::now();
+    let turn = turns.next(arrival.snapshot.limits.handshake_age).await;
+    let labels = ByListener {
+        listener: Arc::clone(&arrival.listener.name),
+    };
+    let waits = &arrival.gateway.metrics.tls_wait_seconds;
+    let waited = asked.elapsed().as_secs_f64();
+    waits.get_or_create(&labels).observe(waited);
+    if turn.is_none() {
+        refuse(arrival, "handshake_age");
+        // A reset needs no answer, and leaves no state in the kernel.
+        if let Err(error) = tcp.set_zero_linger() {
+            tracing::debug!(%error, "a client is closed without a reset");
+        }
+        return Ok(None);
+    }
+    // Behind its hello a client waits for our answer: that nothing comes any more means that it has left.
+    match SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]) {
+        Ok(0) => Err((Phase::Tls, Reason::Vanished)),
+        Ok(_) | Err(_) => Ok(turn),
+    }
+}
+
+pub(super) fn refuse(arrival: &Arrival, reason: &'static str) {
+    let refused = &arrival.gateway.metrics.refused;
+    refused.get_or_create(&ByReason { reason }).inc();
+}
+
+pub(super) fn failed(arrival: &Arrival, cause: TlsCause, error: std::io::Error) -> Reason {
+    let labels = ByTlsCause {
+        listener: Arc::clone(&arrival.listener.name),
+        cause: cause.name(),
+    };
+    arrival
+        .gateway
+        .metrics
+        .tls_failures
+        .get_or_create(&labels)
+        .inc();
+    Reason::TlsFailed { cause, error }
+}
+
+fn cause(error: &std::io::Error) -> TlsCause {
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::AlertReceived(_)) => TlsCause::Alert,
+        Some(rustls::Error::PeerIncompatible(
+            PeerIncompatible::ExtendedMasterSecretExtensionRequired,
+        )) => TlsCause::Policy,
+        Some(rustls::Error::PeerIncompatible(_)) => TlsCause::NothingInCommon,
+        Some(
+            rustls::Error::InvalidCertificate(_)
+            | rustls::Error::InvalidCertRevocationList(_)
+            | rustls::Error::NoCertificatesPresented,
+        ) => TlsCause::ClientCertificate,
+        Some(rustls::Error::InvalidMessage(_) | rustls::Error::InappropriateMessage { .. }) => {
+            TlsCause::Garbage
+        }
+        Some(_) => TlsCause::Other,
+        None if error.kind() == std::io::ErrorKind::UnexpectedEof => TlsCause::Closed,
+        None => TlsCause::Other,
+    }
+}
+
+/// Closes, and takes what still comes for a while: closing with bytes unread would reset the connection.
+async fn let_read(tcp: &mut TcpStream) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let closing = async {
+        tcp.shutdown().await?;
+        let mut rest = [0; 2048];
+        while tcp.read(&mut rest).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    if let Ok(Err(error)) = timeout(PATIENCE, closing).await {
+        tracing::debug!(%error, "the client left before it was told why");
+    }
+}
