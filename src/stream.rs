@@ -60,6 +60,13 @@ pub fn tune(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
+/// What a client's socket holds and has not sent: a client that reads slowly, or not at all, would fill the four megabytes
+/// that the kernel grants else.
+pub fn hold_little(stream: &TcpStream) -> io::Result<()> {
+    const UNSENT: u32 = 128 * 1024;
+    socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,

@@ -75,7 +75,7 @@ pub(super) struct Timeouts {
     pub idle_margin: Span,
     /// Interval of WebSocket pings to clients that connected with keepalive 0.
     pub ping: Span,
-    /// A peer that takes no byte for this long while there are some for it is closed.
+    /// A peer that takes no byte for this long while there are some for it is closed; of an HTTP answer it must take 16KiB.
     pub write: Span,
 }
 

@@ -1,7 +1,9 @@
 //! HTTP/1.1 on one connection: an accepted upgrade ends HTTP and starts a session.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +19,7 @@ use super::connection::Arrival;
 use super::http::{Answer, Body, Requests, Upgraded};
 use super::outcome::{Phase, Reason};
 use super::prefixed::Prefixed;
+use super::progress::Paced;
 use super::{Gateway, session};
 use crate::stream::Stream;
 
@@ -65,6 +68,7 @@ pub(super) async fn serve(
             Box::pin(async move { Ok(serving.answer(request).await) })
         })
     };
+    let stream = Paced::new(stream, snapshot.timeouts.write);
     let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(snapshot.timeouts.request)
@@ -93,7 +97,7 @@ pub(super) async fn serve(
     .await;
     let parts = connection.into_parts();
     drop(parts.service);
-    let (mut stream, unread) = parts.io.into_inner().into_parts();
+    let (mut stream, unread) = parts.io.into_inner().into_inner().into_parts();
     if let Err(error) = served {
         let reason = http_error(error);
         if matches!(reason, Reason::Http(_)) {
@@ -129,11 +133,19 @@ type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>
 fn http_error(error: hyper::Error) -> Reason {
     if error.is_timeout() {
         Reason::RequestTimeout
+    } else if is_stalled(&error) {
+        Reason::ClientStalled
     } else if error.is_incomplete_message() {
         Reason::Vanished
     } else {
         Reason::Http(error)
     }
+}
+
+/// Of writing, by our clock or by the kernel's (`stream::tune`).
+fn is_stalled(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref());
+    source.is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 /// Says goodbye and reads away what the client still sends: closing with bytes unread would reset the connection, and the
@@ -145,7 +157,7 @@ async fn shut(stream: &mut Stream, gateway: &Gateway) {
         let mut rest = [0; 1024];
         // A drain does not wait for clients that have their answer.
         while !gateway.drain.is_closing() && stream.read(&mut rest).await? > 0 {}
-        Ok::<_, std::io::Error>(())
+        Ok::<_, io::Error>(())
     };
     if let Ok(Err(error)) = timeout(PATIENCE, leaving).await {
         tracing::debug!(%error, "the client was gone before its connection was closed");

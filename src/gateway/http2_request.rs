@@ -14,11 +14,12 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Body as HttpBody;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::connection::PanicsCounted;
 use super::http::{Answer, Body, Requests, Upgraded, try_again};
 use super::outcome::{Phase, Reason};
+use super::progress::Progress;
 use super::session;
 use crate::http2::{self, Chunk, Http2Stream};
 use crate::stream::Stream;
@@ -65,7 +66,7 @@ impl Drop for Serving {
 pub(super) struct RequestStream {
     requests: Arc<Requests>,
     respond: SendResponse<Chunk>,
-    /// For a client that takes nothing of its answer.
+    /// For a client that takes too little of its answer.
     patience: Duration,
     serving: Serving,
 }
@@ -160,6 +161,7 @@ impl RequestStream {
         if is_empty {
             return;
         }
+        let mut progress = Progress::new(self.patience);
         while let Some(frame) = body.frame().await {
             let data = match frame {
                 Ok(frame) => frame.into_data().unwrap_or_default(),
@@ -170,7 +172,7 @@ impl RequestStream {
                 }
             };
             let is_last = body.is_end_stream();
-            match send(&mut outgoing, data, is_last, self.patience).await {
+            match send(&mut outgoing, data, is_last, &mut progress).await {
                 Ok(()) if is_last => return,
                 Ok(()) => {}
                 Err(reason @ Reason::ClientStalled) => {
@@ -194,14 +196,14 @@ async fn send(
     outgoing: &mut SendStream<Chunk>,
     mut data: Bytes,
     is_last: bool,
-    patience: Duration,
+    progress: &mut Progress,
 ) -> Result<(), Reason> {
     let broke = |error| Reason::client_broke(http2::as_io(error));
     while !data.is_empty() {
         outgoing.reserve_capacity(data.len());
         while outgoing.capacity() == 0 {
             let room = poll_fn(|cx| outgoing.poll_capacity(cx));
-            match timeout(patience, room).await {
+            match timeout_at(progress.deadline(), room).await {
                 Ok(Some(Ok(_))) => {}
                 Ok(Some(Err(error))) => return Err(broke(error)),
                 Ok(None) => return Err(Reason::Vanished),
@@ -209,11 +211,14 @@ async fn send(
             }
         }
         let piece = data.split_to(outgoing.capacity().min(data.len()));
+        progress.took(piece.len());
         let is_end = is_last && data.is_empty();
         outgoing
             .send_data(Chunk::uncounted(piece), is_end)
             .map_err(broke)?;
     }
+    // The next piece may be long in coming, and that is not the client's fault.
+    progress.nothing_waits();
     Ok(())
 }
 

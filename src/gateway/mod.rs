@@ -9,6 +9,7 @@ mod proxy_words;
 mod first_bytes;
 mod handshake;
 mod prefixed;
+mod progress;
 mod http;
 mod http1;
 mod http2;

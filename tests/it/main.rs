@@ -55,6 +55,7 @@ mod http2;
 mod proxy_in;
 mod sessions;
 mod silence;
+mod slow_clients;
 mod startup;
 mod steady;
 mod identity_out;

@@ -12,24 +12,24 @@ use crate::support::frames::{BINARY, FIN, masked};
 use crate::support::gateway::{Gateway, pool_of};
 use crate::support::packets;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const DATA: u8 = 0x0;
-const HEADERS: u8 = 0x1;
+pub(crate) const HEADERS: u8 = 0x1;
 const PRIORITY: u8 = 0x2;
-const RST_STREAM: u8 = 0x3;
-const SETTINGS: u8 = 0x4;
+pub(crate) const RST_STREAM: u8 = 0x3;
+pub(crate) const SETTINGS: u8 = 0x4;
 const PING: u8 = 0x6;
 const GOAWAY: u8 = 0x7;
-const WINDOW_UPDATE: u8 = 0x8;
+pub(crate) const WINDOW_UPDATE: u8 = 0x8;
 const CONTINUATION: u8 = 0x9;
 
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
+pub(crate) const END_STREAM: u8 = 0x1;
+pub(crate) const END_HEADERS: u8 = 0x4;
 
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut bytes = length[1..].to_vec();
     bytes.extend([kind, flags]);
@@ -42,6 +42,14 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 fn get() -> Vec<u8> {
     let mut block = vec![0x82, 0x87, 0x84, 0x41, 9];
     block.extend(b"localhost");
+    block
+}
+
+/// The same for another path.
+pub(crate) fn get_of(path: &str) -> Vec<u8> {
+    let mut block = vec![0x82, 0x87, 0x41, 9];
+    block.extend(b"localhost");
+    block.extend(literal(":path", path));
     block
 }
 
@@ -66,20 +74,20 @@ fn literal(name: &str, value: &str) -> Vec<u8> {
 
 /// A frame of the gateway's.
 #[derive(Debug)]
-struct Frame {
-    kind: u8,
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
     flags: u8,
-    stream: u32,
-    payload: Vec<u8>,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// A connection whose frames are written by hand.
-pub(super) struct Raw {
+pub(crate) struct Raw {
     stream: TlsStream<TcpStream>,
 }
 
 impl Raw {
-    pub(super) async fn connect(gateway: &Gateway) -> Self {
+    pub(crate) async fn connect(gateway: &Gateway) -> Self {
         let mut stream = tls_offering(gateway, &[b"h2"]).await;
         stream.write_all(PREFACE).await.unwrap();
         let mut raw = Self { stream };
@@ -98,13 +106,13 @@ impl Raw {
         self.send(&bytes).await;
     }
 
-    async fn send(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
         self.stream.flush().await.unwrap();
     }
 
     /// `None` at the end of the connection.
-    async fn next(&mut self) -> Option<Frame> {
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
         let reading = async {
             let mut head = [0; 9];
             self.stream.read_exact(&mut head).await.ok()?;
@@ -193,37 +201,71 @@ async fn is_stopped(next: impl FnMut(u32) -> Vec<u8>) {
         .await;
 }
 
-#[tokio::test]
-async fn rapid_reset_is_stopped() {
-    is_stopped(|number| {
-        let id = stream(number);
-        let mut both = frame(HEADERS, END_STREAM | END_HEADERS, id, &get());
-        both.extend(frame(RST_STREAM, 0, id, &8_u32.to_be_bytes()));
-        both
-    })
-    .await;
+/// CVE-2023-44487.
+pub(crate) fn rapid_reset(number: u32) -> Vec<u8> {
+    let id = stream(number);
+    let mut both = frame(HEADERS, END_STREAM | END_HEADERS, id, &get());
+    both.extend(frame(RST_STREAM, 0, id, &8_u32.to_be_bytes()));
+    both
 }
 
 /// Resets that we are made to send (CVE-2025-8671): a window of 2^31.
+pub(crate) fn mistakes(number: u32) -> Vec<u8> {
+    let id = stream(number);
+    let mut both = frame(HEADERS, END_HEADERS, id, &upgrade());
+    both.extend(frame(WINDOW_UPDATE, 0, id, &0x7fff_ffff_u32.to_be_bytes()));
+    both
+}
+
+pub(crate) fn ping(_: u32) -> Vec<u8> {
+    frame(PING, 0, 0, &[0; 8]).repeat(100)
+}
+
+pub(crate) fn settings(_: u32) -> Vec<u8> {
+    frame(SETTINGS, 0, 0, b"").repeat(100)
+}
+
+pub(crate) fn empty_data(number: u32) -> Vec<u8> {
+    match number {
+        0 => frame(HEADERS, END_HEADERS, 1, &upgrade()),
+        _ => frame(DATA, 0, 1, b"").repeat(100),
+    }
+}
+
+pub(crate) fn continuation(number: u32) -> Vec<u8> {
+    match number {
+        0 => frame(HEADERS, 0, 1, &get()),
+        _ => frame(CONTINUATION, 0, 1, &literal("x-more", &"x".repeat(100))),
+    }
+}
+
+/// Four thousand bytes into the table, then a byte for each copy.
+pub(crate) fn header_bomb(number: u32) -> Vec<u8> {
+    let mut block = get();
+    block.extend([0x40, 1, b'x', 0x7f, 0xa1, 0x1e]);
+    block.extend(vec![b'x'; 4000]);
+    block.extend(vec![0xbe; 10_000]);
+    frame(HEADERS, END_STREAM | END_HEADERS, stream(number), &block)
+}
+
+#[tokio::test]
+async fn rapid_reset_is_stopped() {
+    is_stopped(rapid_reset).await;
+}
+
 #[tokio::test]
 async fn mistakes_that_make_us_reset_are_stopped() {
-    is_stopped(|number| {
-        let id = stream(number);
-        let mut both = frame(HEADERS, END_HEADERS, id, &upgrade());
-        both.extend(frame(WINDOW_UPDATE, 0, id, &0x7fff_ffff_u32.to_be_bytes()));
-        both
-    })
-    .await;
+    is_stopped(mistakes).await;
 }
 
 #[tokio::test]
 async fn a_ping_flood_is_stopped() {
-    is_stopped(|_| frame(PING, 0, 0, &[0; 8]).repeat(100)).await;
+    is_stopped(ping).await;
 }
 
 #[tokio::test]
 async fn a_settings_flood_is_stopped() {
-    is_stopped(|_| frame(SETTINGS, 0, 0, b"").repeat(100)).await;
+    is_stopped(settings).await;
 }
 
 #[tokio::test]
@@ -238,23 +280,14 @@ async fn a_flood_of_unknown_frames_is_stopped() {
 
 #[tokio::test]
 async fn empty_data_frames_are_stopped() {
-    is_stopped(|number| match number {
-        0 => frame(HEADERS, END_HEADERS, 1, &upgrade()),
-        _ => frame(DATA, 0, 1, b"").repeat(100),
-    })
-    .await;
+    is_stopped(empty_data).await;
 }
 
 #[tokio::test]
 async fn a_continuation_flood_is_stopped() {
     let (gateway, _broker) = gateway("").await;
     let raw = Raw::connect(&gateway).await;
-    let more = literal("x-more", &"x".repeat(100));
-    let code = raw.flood(|number| match number {
-        0 => frame(HEADERS, 0, 1, &get()),
-        _ => frame(CONTINUATION, 0, 1, &more),
-    });
-    assert_eq!(code.await, ENHANCE_YOUR_CALM);
+    assert_eq!(raw.flood(continuation).await, ENHANCE_YOUR_CALM);
     gateway.outcome("client", "http", "http2_flood").await;
 }
 
@@ -278,13 +311,7 @@ async fn a_head_over_the_limit_is_answered_with_431() {
 async fn a_bomb_of_compressed_headers_ends_the_connection() {
     let (gateway, _broker) = gateway("limits: { request_head: 8KiB }\n").await;
     let mut raw = Raw::connect(&gateway).await;
-    let mut block = get();
-    // Four thousand bytes into the table, then a byte for each copy.
-    block.extend([0x40, 1, b'x', 0x7f, 0xa1, 0x1e]);
-    block.extend(vec![b'x'; 4000]);
-    block.extend(vec![0xbe; 10_000]);
-    raw.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &block))
-        .await;
+    raw.send(&header_bomb(0)).await;
     let said = raw.until(GOAWAY).await;
     assert_ne!(code_of(&said.payload), 0);
     gateway

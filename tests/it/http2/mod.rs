@@ -13,6 +13,6 @@ mod sessions;
 #[path = "../websocket.rs"]
 mod websocket;
 
-mod floods;
+pub(crate) mod floods;
 mod requests;
 mod siblings;
