@@ -6,7 +6,7 @@ CARGO_DEB_VERSION := 3.8.0
 DEB := .tools/bin/cargo-deb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build static deb check fmt lint doc deny guard guard-renew advisories test bench
+.PHONY: help demo build static deb check fmt lint doc deny guard guard-renew advisories test scan bench
 
 help:         ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,10 @@ test:         ## install the real brokers and clients, then run every test
 	-cargo test --locked --features demo,otlp --test it -- --exact $(IMAGE_TEST) >/dev/null
 	cargo test --locked --features demo,otlp
 	cargo test --locked --manifest-path bench/Cargo.toml
+
+scan:         ## what testssl.sh says of the default TLS policy: a minute
+	tests/install.sh testssl:testssl.sh
+	cargo test --locked --features demo,otlp --test it -- --ignored --exact --nocapture scanners::testssl_finds_nothing_to_say
 
 ROUNDS ?= 5
 SECONDS ?= 4

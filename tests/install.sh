@@ -41,7 +41,7 @@ missing() {
 # The same for everything that the tests need.
 missing_packages() {
   missing mosquitto:mosquitto rabbitmq-server:rabbitmq-server epmd:erlang-base unshare:util-linux ip:iproute2 chromium:chromium node:nodejs npm:npm \
-    strace:strace gnutls-cli:gnutls-bin systemd-analyze:systemd umoci:umoci lintian:lintian promtool:prometheus
+    strace:strace gnutls-cli:gnutls-bin testssl:testssl.sh systemd-analyze:systemd umoci:umoci lintian:lintian promtool:prometheus
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
   [ -e "$keyring" ] || echo debian-archive-keyring
 }
@@ -95,6 +95,12 @@ if ! cmp -s "$requirements" "$tools/venv/.installed-from"; then
   python3 -m venv --clear "$tools/venv"
   retry "$tools/venv/bin/pip" install --quiet --disable-pip-version-check --timeout 60 -r "$requirements"
   cp "$requirements" "$tools/venv/.installed-from"
+fi
+
+# A venv of its own: it pins what others may want newer.
+if [ ! -x "$tools/scanners/bin/sslyze" ]; then
+  python3 -m venv --clear "$tools/scanners"
+  retry "$tools/scanners/bin/pip" install --quiet --disable-pip-version-check --timeout 60 sslyze==6.3.1
 fi
 
 if [ ! -x "$tools/mosquitto-2.1/mosquitto" ]; then retry "$here/install-mosquitto-2.1.sh"; fi

@@ -53,6 +53,7 @@ mod health;
 mod herd;
 mod http2;
 mod proxy_in;
+mod scanners;
 mod sessions;
 mod silence;
 mod slow_clients;

@@ -77,6 +77,14 @@ pub fn shellcheck() -> PathBuf {
     there(project().join(".tools/venv/bin/shellcheck"))
 }
 
+pub fn sslyze() -> PathBuf {
+    there(project().join(".tools/scanners/bin/sslyze"))
+}
+
+pub fn testssl() -> PathBuf {
+    on_the_path("testssl")
+}
+
 pub fn epmd() -> PathBuf {
     on_the_path("epmd")
 }
