@@ -10,7 +10,7 @@ use super::check_bounds::{drain, limits, timeouts};
 use super::check_dns::dns;
 use super::check_listeners::{certificates_nobody_asks_for, client_certificates, http2, networks};
 use super::check_pools::pools;
-use super::check_site::{origins, site};
+use super::check_site::{check_status, hsts, origins, site};
 use super::model::{
     Action, Admin, CertificateFiles, Config, Listener, Log, Redirect, Route, Speaks, Strictness,
     TicketKeysFile, TlsPolicy, TlsVersion,
@@ -83,6 +83,7 @@ pub(super) fn check(raw: raw::Config, findings: &mut Findings<'_>) -> Config {
                 path: file.0.into(),
                 place: findings.places.of("tls.ticket_keys"),
             }),
+            hsts: raw.tls.hsts.map(|raw| hsts(&raw, findings)),
         },
         routes,
         pools,
@@ -305,11 +306,12 @@ fn find_pool(name: &str, pools: &[&str], key: &str, findings: &mut Findings<'_>)
 }
 
 fn redirect(raw: raw::Redirect, key: &str, findings: &mut Findings<'_>) -> Redirect {
-    if ![301, 302, 303, 307, 308].contains(&raw.status) {
+    check_status(raw.status, &format!("{key}.redirect.status"), findings);
+    if raw.to.0.contains("{rest}") {
         findings.problem(
-            &format!("{key}.redirect.status"),
-            format!("`{}` does not redirect", raw.status),
-            "allowed: 301, 302, 303, 307, 308",
+            &format!("{key}.redirect.to"),
+            "`{rest}` is for `redirects` of a site",
+            "write `{path}` for the whole path",
         );
     }
     Redirect {

@@ -3,6 +3,7 @@
 //! Every value here is already parsed, defaulted and cross-checked; nothing is an `Option` that must be `Some`.
 //! Files named here have not been opened: `certificates` and `site` read them when a snapshot is built.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -115,6 +116,17 @@ pub struct TlsPolicy {
     pub minimum: TlsVersion,
     /// Secrets that replicas share; `None`: the process makes its own.
     pub ticket_keys: Option<TicketKeysFile>,
+    /// Told with every answer over TLS; `None` tells nothing.
+    pub hsts: Option<Hsts>,
+}
+
+/// Strict-Transport-Security (RFC 6797).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hsts {
+    pub max_age: Duration,
+    pub include_subdomains: bool,
+    /// Only with a year and `include_subdomains`.
+    pub preload: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -177,12 +189,54 @@ pub struct Site {
     pub fallback: Option<String>,
     /// File below `root` served with status 404 where no file is found.
     pub not_found: Option<String>,
+    /// Files below `root` for 405, 500 and 503.
+    pub error_pages: BTreeMap<u16, String>,
     /// Serve files and folders whose name begins with a dot (`/.well-known/` is always served).
     pub dot_files: bool,
-    /// Value of `Cache-Control` on every file; `None` sends none.
+    pub symlinks: Symlinks,
+    /// Value of `Cache-Control` where no rule is for the file; `None` sends none.
     pub cache_control: Option<String>,
+    /// The first that fits counts.
+    pub cache: Vec<CacheRule>,
+    pub compress: bool,
+    /// Bytes for files that were asked for lately.
+    pub memory: usize,
+    /// Names in lower case. `None` takes one of ours away.
+    pub headers: BTreeMap<String, Option<String>>,
+    pub redirects: Vec<Moved>,
     /// Pages of other origins that may read the files; `None`: none may.
     pub cors: Option<Cors>,
+}
+
+/// Which symbolic links below a site's root are followed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Symlinks {
+    /// Those that stay below `root`.
+    #[default]
+    Inside,
+    /// None.
+    None,
+    /// All, wherever they lead.
+    Follow,
+}
+
+/// `Cache-Control` for some files.
+#[derive(Debug, Clone)]
+pub struct CacheRule {
+    /// Of names or paths, with `*`, `**` and `{hash}`.
+    pub files: String,
+    /// `None` sends none.
+    pub value: Option<String>,
+}
+
+/// Paths of a site that have moved.
+#[derive(Debug, Clone)]
+pub struct Moved {
+    /// As the client asks; `/*` at its end covers all below it.
+    pub from: String,
+    /// Its `{rest}` is what `*` stands for.
+    pub redirect: Redirect,
 }
 
 /// What pages of other origins may do (Fetch standard 3.3).

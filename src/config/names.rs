@@ -46,6 +46,18 @@ text!(
     HeaderValue, header_value
 );
 text!(
+    /// The value of an HTTP header, or nothing for none.
+    HeaderSetting, header_setting
+);
+text!(
+    /// Names or paths of a site, with `*`, `**` and `{hash}`.
+    FilePattern, file_pattern
+);
+text!(
+    /// A path that a client asks for, perhaps with `*` at its end.
+    MovedPath, moved_path
+);
+text!(
     /// The name of an HTTP header.
     HeaderName, header_name
 );
@@ -196,7 +208,7 @@ fn redirect_target(text: &str) -> Result<String, Fault> {
     let mut rest = text;
     while let Some((_, from)) = rest.split_once('{') {
         let name = from.split('}').next().unwrap_or_default();
-        if !["host", "path", "query"].contains(&name) || !from.contains('}') {
+        if !["host", "path", "query", "rest"].contains(&name) || !from.contains('}') {
             return Err(Fault::new("has an unknown placeholder")
                 .help("allowed: `{host}`, `{path}`, `{query}`"));
         }
@@ -216,7 +228,49 @@ fn header_value(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-fn header_name(text: &str) -> Result<String, Fault> {
+fn header_setting(text: &str) -> Result<String, Fault> {
+    match text {
+        "" => Ok(String::new()),
+        text => header_value(text),
+    }
+}
+
+fn file_pattern(text: &str) -> Result<String, Fault> {
+    let is_known = !text.replace("{hash}", "").contains(['{', '}']);
+    if !is_known {
+        return Err(Fault::new("has an unknown placeholder")
+            .help("`{hash}` is the only one: `*.{hash}.js`; alternatives are rules of their own"));
+    }
+    if text.is_empty()
+        || text.contains(['\\', '?', '['])
+        || text.split('/').any(|part| part == "..")
+    {
+        return Err(Fault::new("is not a pattern for files")
+            .help("`*.html` for names, `assets/**` for all below a folder"));
+    }
+    Ok(text.to_owned())
+}
+
+fn moved_path(text: &str) -> Result<String, Fault> {
+    let (path, has_star) = match text.strip_suffix('*') {
+        Some(path) => (path, true),
+        None => (text, false),
+    };
+    if !path.starts_with('/') {
+        return Err(Fault::new("does not begin with `/`").help(format!("write `/{text}`")));
+    }
+    if path.contains('*') || has_star && !path.ends_with('/') {
+        return Err(Fault::new("has a wildcard inside")
+            .help("`*` may stand behind the last `/` only: `/blog/*`"));
+    }
+    if path.contains(['?', '#']) || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Fault::new("is not the path of a URL")
+            .help("without a query, and percent-encoded: `%20` for a space"));
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn header_name(text: &str) -> Result<String, Fault> {
     let name = token(text).map_err(|_not_one| {
         Fault::new("is not the name of a header")
             .help("write one name without a colon: `X-Frame-Options`")

@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::model::{
-    Action, ClientCertificates, Config, Cors, Listener, Route, Speaks, Strictness, TlsVersion,
+    Action, ClientCertificates, Config, Listener, Route, Speaks, Strictness, TlsVersion,
 };
 use super::networks::{Network, Networks};
-use super::print_pools;
 use super::values::{Size, Span};
+use super::{print_pools, print_site};
 
 /// The whole configuration. Secrets are shown as `***`.
 pub fn print(config: &Config) -> String {
@@ -190,6 +190,13 @@ fn tls(config: &Config) -> Value {
     if let Some(file) = &config.tls.ticket_keys {
         value["ticket_keys"] = json!(file.path);
     }
+    if let Some(hsts) = &config.tls.hsts {
+        value["hsts"] = json!({
+            "max_age": Span(hsts.max_age).to_string(),
+            "include_subdomains": hsts.include_subdomains,
+            "preload": hsts.preload,
+        });
+    }
     value
 }
 
@@ -232,7 +239,7 @@ fn networks(networks: &Networks) -> Value {
 fn route(route: &Route, config: &Config) -> Value {
     let mut value = json!({ "host": route.host, "path": route.path });
     if let Some(origins) = &route.origins.allowed {
-        value["origins"] = texts(&origins.0);
+        value["origins"] = print_site::texts(&origins.0);
         value["require_origin"] = route.origins.required.into();
     }
     match &route.action {
@@ -244,39 +251,13 @@ fn route(route: &Route, config: &Config) -> Value {
                 .into()
         }
         Action::Site(site) => {
-            value["site"] = json!({
-                "root": site.root,
-                "index": site.index,
-                "fallback": site.fallback,
-                "not_found": site.not_found,
-                "dot_files": site.dot_files,
-                "cache_control": site.cache_control,
-                "cors": site.cors.as_ref().map(cors),
-            });
+            value["site"] = print_site::site(site);
         }
         Action::Redirect(redirect) => {
             value["redirect"] = json!({ "to": redirect.to, "status": redirect.status })
         }
     }
     value
-}
-
-fn cors(cors: &Cors) -> Value {
-    json!({
-        "origins": texts(&cors.origins.0),
-        "headers": cors.headers,
-        "expose": cors.expose,
-        "max_age": Span(cors.max_age).to_string(),
-        "credentials": cors.credentials,
-    })
-}
-
-/// Each as it is written in the file.
-fn texts(values: &[impl ToString]) -> Value {
-    values
-        .iter()
-        .map(|value| json!(value.to_string()))
-        .collect()
 }
 
 fn write_map(text: &mut String, map: &Map<String, Value>, depth: usize) {

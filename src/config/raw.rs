@@ -22,6 +22,7 @@ use super::raw_announcement::{
 };
 use super::raw_bounds::{Drain, Limits, Log, Timeouts};
 use super::raw_dns::Dns;
+use super::raw_hsts::Hsts;
 use super::raw_listeners::{ClientCertificates, ClientId, Http2, ProxyHeaders, UserName};
 use super::raw_pools::{Balance, Eject, OnRemoved, Probe, Queue, slow_start};
 use super::raw_site::Site;
@@ -139,6 +140,9 @@ pub(super) struct Tls {
     /// protects new tickets, tickets of all are understood. Unless set the process makes its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ticket_keys: Option<FilePath>,
+    /// Browsers that came once over TLS come by nothing else (HSTS). Not asked for unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hsts: Option<Hsts>,
 }
 
 impl Default for Tls {
@@ -147,6 +151,7 @@ impl Default for Tls {
             policy: TlsPolicy::Modern,
             minimum: TlsVersion::Tls12,
             ticket_keys: None,
+            hsts: None,
         }
     }
 }
@@ -208,7 +213,7 @@ pub(super) struct Redirect {
     pub status: u16,
 }
 
-fn moved_permanently() -> u16 {
+pub(super) fn moved_permanently() -> u16 {
     308
 }
 

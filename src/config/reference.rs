@@ -65,11 +65,14 @@ fn section(text: &mut String, shapes: &Shapes<'_>, schema: &Value, key: &str) {
         };
         match shapes.of(property, true) {
             Shape::Object(object) => section(text, shapes, object, &path),
-            Shape::Map(values) => section(text, shapes, values, &format!("{path}.<name>")),
+            Shape::Map(values) if shapes.properties(values).is_some() => {
+                section(text, shapes, values, &format!("{path}.<name>"));
+            }
             Shape::List(list) if shapes.properties(&list["items"]).is_some() => {
                 section(text, shapes, &list["items"], &format!("{path}[]"));
             }
-            Shape::List(_)
+            Shape::Map(_)
+            | Shape::List(_)
             | Shape::Words(_)
             | Shape::Boolean
             | Shape::Integer { .. }
@@ -117,8 +120,8 @@ fn default(property: &Value, needed: bool) -> String {
         _ if needed => "*required*".to_owned(),
         Value::String(word) => format!("`{word}`"),
         Value::Bool(_) | Value::Number(_) => format!("`{}`", property["default"]),
-        Value::Object(_) => "see below".to_owned(),
-        Value::Null | Value::Array(_) => String::new(),
+        Value::Object(keys) if !keys.is_empty() => "see below".to_owned(),
+        Value::Object(_) | Value::Null | Value::Array(_) => String::new(),
     }
 }
 

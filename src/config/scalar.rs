@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::broker_url::BrokerUrl;
 use super::names::{
-    Address, FilePath, HeaderName, HeaderValue, HostPattern, Label, LogFilter, RedirectTarget,
-    RoutePath, ServerName, SitePath, Token,
+    Address, FilePath, FilePattern, HeaderName, HeaderSetting, HeaderValue, HostPattern, Label,
+    LogFilter, MovedPath, RedirectTarget, RoutePath, ServerName, SitePath, Token,
 };
 use super::networks::Network;
 use super::origins::Origin;
@@ -73,6 +73,9 @@ scalars! {
     RoutePath, "path", "string", "/mqtt";
     RedirectTarget, "redirect", "string", "https://example.com{path}";
     HeaderValue, "header value", "string", "no-cache";
+    HeaderSetting, "header value or nothing", "string", "no-cache";
+    FilePattern, "file pattern", "string", "assets/**";
+    MovedPath, "path to redirect", "string", "/blog/*";
     HeaderName, "header name", "string", "authorization";
     Token, "token", "string", "mqtt";
     FilePath, "file", "string", "certs/example.com.pem";
@@ -98,7 +101,7 @@ pub(super) fn stand_in(format: &str) -> &'static str {
         "count" => "auto",
         "address" => "127.0.0.1:0",
         "network" => "192.0.2.0/24",
-        "path" | "broker path" => "/stand-in",
+        "path" | "broker path" | "path to redirect" => "/stand-in",
         "IP address" => "127.0.0.1",
         "redirect" => "/stand-in",
         "host" | "server name" => "stand-in.invalid",

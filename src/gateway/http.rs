@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body_util::{Either, Full};
 
@@ -12,11 +12,11 @@ use super::connection::Arrival;
 use super::routes::{Route, Target};
 use super::upgrade::Refusal;
 use super::{forwarded, origin, upgrade};
-use crate::config::model::{OriginPolicy, Redirect, Speaks};
+use crate::config::model::{Hsts, OriginPolicy, Redirect, Speaks};
 use crate::config::origins::Asked;
 use crate::identity::{Identity, UniqueId};
 use crate::pool::Pool;
-use crate::site;
+use crate::site::{self, redirects};
 use crate::telemetry::metrics::{ByCode, ByReason};
 
 pub(super) type Body = Either<Full<Bytes>, site::Body>;
@@ -76,7 +76,26 @@ impl Requests {
 
     pub(super) async fn answer<B>(&self, request: Request<B>) -> Answer<B> {
         self.begun.store(true, Ordering::Relaxed);
-        self.route(request).await
+        let hsts = self.hsts(request.headers());
+        let mut answer = self.route(request).await;
+        let (Answer::Response(response) | Answer::Upgraded(response, _)) = &mut answer;
+        if let Some(hsts) = hsts {
+            let headers = response.headers_mut();
+            headers.entry(STRICT_TRANSPORT_SECURITY).or_insert(hsts);
+        }
+        answer
+    }
+
+    /// RFC 6797 7.2: said over TLS alone.
+    fn hsts(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let hsts = self.arrival.snapshot.hsts.as_ref()?;
+        self.is_secure(headers).then(|| hsts.clone())
+    }
+
+    /// The client came by TLS: to us, or to a proxy that is believed.
+    fn is_secure(&self, headers: &HeaderMap) -> bool {
+        let told = self.client(headers).secure;
+        told.unwrap_or(self.arrival.tls.is_some())
     }
 
     /// A request that is answered so.
@@ -131,7 +150,9 @@ impl Requests {
                 Answer::Response(self.lost_upgrade(name))
             }
             Target::Site(site) => {
-                Answer::Response(site.respond(path, request).await.map(Either::Right))
+                let host = host.to_owned();
+                let response = site.respond(path, &host, request).await;
+                Answer::Response(response.map(Either::Right))
             }
             Target::Redirect(redirect) => Answer::Response(redirected(redirect, host, &request)),
         }
@@ -144,8 +165,7 @@ impl Requests {
         host: &str,
         request: &Request<B>,
     ) -> Option<String> {
-        let secure = self.client(request.headers()).secure;
-        let secure = secure.unwrap_or(self.arrival.tls.is_some());
+        let secure = self.is_secure(request.headers());
         let why = origin::refused(policy, request, Asked { host, secure })?;
         tracing::debug!(peer = %self.arrival.peer, why, "upgrade refused");
         let reason = ByReason { reason: "origin" };
@@ -234,23 +254,32 @@ impl Requests {
     }
 }
 
+/// The value of Strict-Transport-Security.
+pub(super) fn hsts(hsts: Hsts) -> Option<HeaderValue> {
+    let mut value = format!("max-age={}", hsts.max_age.as_secs());
+    if hsts.include_subdomains {
+        value.push_str("; includeSubDomains");
+    }
+    if hsts.preload {
+        value.push_str("; preload");
+    }
+    HeaderValue::try_from(value).ok()
+}
+
 fn redirected(redirect: &Redirect, host: &str, request: &Request<impl Sized>) -> Response<Body> {
     let uri = request.uri();
-    let query = uri
-        .query()
-        .map(|query| format!("?{query}"))
-        .unwrap_or_default();
-    let to = redirect
-        .to
-        .replace("{host}", host)
-        .replace("{path}", uri.path())
-        .replace("{query}", &query);
-    let (Ok(location), Ok(status)) = (
-        HeaderValue::from_str(&to),
+    let asked = redirects::Asked {
+        host,
+        path: uri.path(),
+        query: uri.query(),
+    };
+    let (Some(location), Ok(status)) = (
+        redirects::location(redirect, asked, ""),
         StatusCode::from_u16(redirect.status),
     ) else {
         return sentence(StatusCode::BAD_REQUEST, "The request cannot be redirected.");
     };
+    let to = location.to_str().unwrap_or("the Location of this answer");
     let mut response = sentence(status, format!("Go to {to}"));
     response.headers_mut().insert(header::LOCATION, location);
     response

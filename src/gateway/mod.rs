@@ -63,6 +63,8 @@ pub struct Snapshot {
     pub listeners: Vec<ListenerRules>,
     /// HTTP proxies that are believed about whom they speak for.
     pub trusted_proxies: Networks,
+    /// Strict-Transport-Security of every answer over TLS.
+    pub hsts: Option<::http::HeaderValue>,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub log: Log,
@@ -130,6 +132,7 @@ impl Snapshot {
                 routes,
                 listeners: listeners.collect(),
                 trusted_proxies: config.trusted_proxies.clone(),
+                hsts: config.tls.hsts.and_then(http::hsts),
                 limits: config.limits,
                 timeouts: config.timeouts,
                 log: config.log.clone(),

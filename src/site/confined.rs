@@ -1,24 +1,22 @@
-//! The file system below one root, for `ServeDir`: nothing outside is ever opened.
+//! The file system below one root: nothing outside is ever opened.
 //!
-//! SECURITY: links are followed only while they stay below the root. What is opened is the resolved path, and the check
-//! stands in `open` itself, so it also covers the precompressed neighbours that `ServeDir` tries. Only regular files are
-//! opened: a FIFO would hold a thread for ever. Someone who can write to the root can still win a race; they can as well
-//! put the content there.
+//! SECURITY: links are followed only as far as `symlinks` allows. What is opened is the resolved path, and only if it is a
+//! regular file: a FIFO would hold a thread for ever. Someone who can write to the root can still win a race; they can as
+//! well put the content there.
 
-use std::fs;
-use std::io::{self, ErrorKind, SeekFrom};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
-use tower_http::services::fs::{Backend, File};
+use crate::config::model::Symlinks;
 
-/// Reads below `root`, which may be a link that is moved to another release at any time.
+/// Reads below `root`, which may be a link that is moved to another release at any time. Everything here blocks.
 #[derive(Debug, Clone)]
 pub(super) struct Confined {
     root: Arc<Path>,
+    symlinks: Symlinks,
 }
 
 /// What a path is.
@@ -29,14 +27,41 @@ pub(super) enum Kind {
     Other,
 }
 
+/// Tells one version of one file from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    pub(super) size: u64,
+    /// Seconds and nanoseconds.
+    pub(super) modified: (i64, i64),
+    /// Of content or attributes: no program can set it.
+    pub(super) changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
 impl Confined {
-    pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.into() }
+    pub(super) fn new(root: &Path, symlinks: Symlinks) -> Self {
+        Self {
+            root: root.into(),
+            symlinks,
+        }
     }
 
-    /// What stands at `below`, a path relative to the root. Blocks.
+    /// What stands at `below`, a path relative to the root.
     pub(super) fn kind(&self, below: &str) -> io::Result<Kind> {
-        let (_, metadata) = self.resolve(&self.root.join(below))?;
+        let (_, metadata) = self.resolve(below)?;
         Ok(if metadata.is_file() {
             Kind::File
         } else if metadata.is_dir() {
@@ -46,11 +71,41 @@ impl Confined {
         })
     }
 
-    /// The path without links, and what it is; an error outside the root. Blocks.
-    fn resolve(&self, path: &Path) -> io::Result<(PathBuf, fs::Metadata)> {
-        let real = fs::canonicalize(path)?;
-        if !real.starts_with(fs::canonicalize(&self.root)?) {
-            tracing::debug!(path = %path.display(), "a link leads out of the site and is not followed");
+    /// Opens the regular file at `below`.
+    pub(super) fn open(&self, below: &str) -> io::Result<(File, Stamp)> {
+        let (real, _) = self.resolve(below)?;
+        let file = OpenOptions::new()
+            .read(true)
+            // It may have become a FIFO or a link since.
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+            .open(real)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(ErrorKind::NotFound.into());
+        }
+        Ok((file, Stamp::of(&metadata)))
+    }
+
+    /// The version of what is at `below` now; `None` where nothing is.
+    pub(super) fn stamp(&self, below: &str) -> io::Result<Option<Stamp>> {
+        match fs::metadata(self.root.join(below)) {
+            Ok(metadata) => Ok(Some(Stamp::of(&metadata))),
+            Err(error) if is_absence(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The path without links, and what it is; an error where it may not be served.
+    fn resolve(&self, below: &str) -> io::Result<(PathBuf, Metadata)> {
+        let path = self.root.join(below);
+        let real = fs::canonicalize(&path)?;
+        let is_allowed = match self.symlinks {
+            Symlinks::Follow => true,
+            Symlinks::Inside => real.starts_with(fs::canonicalize(&self.root)?),
+            Symlinks::None => real == fs::canonicalize(&self.root)?.join(below),
+        };
+        if !is_allowed {
+            tracing::debug!(path = %path.display(), "a link that `symlinks` of the site forbids");
             return Err(ErrorKind::NotFound.into());
         }
         let metadata = fs::metadata(&real)?;
@@ -68,71 +123,4 @@ pub(super) fn is_absence(error: &io::Error) -> bool {
             | ErrorKind::InvalidFilename
             | ErrorKind::InvalidInput
     ) || error.raw_os_error() == Some(libc::ELOOP)
-}
-
-/// Runs `work` where it may block.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)?
-}
-
-type Wait<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
-
-impl Backend for Confined {
-    type File = OpenFile;
-    type Metadata = fs::Metadata;
-    type OpenFuture = Wait<OpenFile>;
-    type MetadataFuture = Wait<fs::Metadata>;
-
-    fn open(&self, path: PathBuf) -> Self::OpenFuture {
-        let confined = self.clone();
-        Box::pin(blocking(move || {
-            let (real, metadata) = confined.resolve(&path)?;
-            if !metadata.is_file() {
-                return Err(ErrorKind::NotFound.into());
-            }
-            Ok(OpenFile(tokio::fs::File::from_std(fs::File::open(real)?)))
-        }))
-    }
-
-    fn metadata(&self, path: PathBuf) -> Self::MetadataFuture {
-        let confined = self.clone();
-        Box::pin(blocking(move || Ok(confined.resolve(&path)?.1)))
-    }
-}
-
-/// An open regular file below the root.
-#[derive(Debug)]
-pub(super) struct OpenFile(tokio::fs::File);
-
-impl File for OpenFile {
-    type Metadata = fs::Metadata;
-    type MetadataFuture<'a> = Pin<Box<dyn Future<Output = io::Result<fs::Metadata>> + Send + 'a>>;
-
-    fn metadata(&self) -> Self::MetadataFuture<'_> {
-        Box::pin(self.0.metadata())
-    }
-}
-
-impl AsyncRead for OpenFile {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncSeek for OpenFile {
-    fn start_seek(mut self: Pin<&mut Self>, position: SeekFrom) -> io::Result<()> {
-        Pin::new(&mut self.0).start_seek(position)
-    }
-
-    fn poll_complete(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<u64>> {
-        Pin::new(&mut self.0).poll_complete(context)
-    }
 }

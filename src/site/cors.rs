@@ -47,7 +47,11 @@ impl Cors {
         let anyone = self.origins.is_any() && !self.credentials;
         if !anyone {
             // Without `Origin` too: a cache must not give that answer to a page.
-            answer.append(VARY, HeaderValue::from_static("Origin"));
+            let varies = match answer.contains_key(VARY) {
+                true => "Accept-Encoding, Origin",
+                false => "Origin",
+            };
+            answer.insert(VARY, HeaderValue::from_static(varies));
         }
         let Some(origin) = request.headers.get(ORIGIN) else {
             return;

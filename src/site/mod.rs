@@ -1,33 +1,42 @@
-//! A folder of static files, answered as browsers expect (RFC 9110, RFC 9111).
+//! A folder of static files, answered as browsers and caches expect (RFC 9110, RFC 9111).
 //!
-//! Content types, ETags, ranges and precompressed files come from tower-http's `ServeDir`; which file a path means, what
-//! may be served at all, and what is answered when there is none is decided here. Promises: nothing outside the root and
-//! no hidden file is ever read, and no folder is listed.
+//! Promises: nothing outside the root that `symlinks` does not allow and no hidden file is ever read, no folder is listed;
+//! every ETag is strong and of the bytes that are sent; a changed file is seen within a second or two.
 
 mod body;
+mod build;
+mod cache;
 mod conditions;
 mod confined;
 mod cors;
+mod encodings;
+mod file;
+mod files;
+mod kinds;
 mod page;
 mod path;
+mod policy;
+pub mod redirects;
 
-use std::io;
-use std::path::{Component, Path};
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
 
 use http::header::{
-    ACCEPT, ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, LOCATION, RETRY_AFTER, VARY,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use tower_http::services::ServeDir;
-use tower_http::services::fs::DefaultServeDirFallback;
 
-use crate::config::Problem;
-use crate::config::model::Site;
+use crate::config::model::Moved;
 
-use self::confined::{Confined, Kind};
+use self::conditions::Verdict;
 use self::cors::Cors;
+use self::encodings::{Accepted, Encoding};
+use self::file::{Content, Entry, Representation};
+use self::files::{Files, Found};
+use self::page::Page;
 use self::path::Wanted;
 
 pub use self::body::Body;
@@ -38,103 +47,71 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 /// What an error page may be kept for: it stops being true when the file is put there.
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");
 
+/// What a redirect may be kept for: browsers would keep a permanent one for as long as they like, and the operator could
+/// never take it back.
+const SOON_OVER: HeaderValue = HeaderValue::from_static("max-age=60");
+
+/// Every file may have another one beside it that holds it compressed, or get it.
+const VARIES: HeaderValue = HeaderValue::from_static("Accept-Encoding");
+
+/// Headers of a file's answer, CORS and most of an operator's own: the map does not grow.
+const HEADERS: usize = 24;
+
 /// Serves one `site` of the configuration; built once, shared by all requests.
 #[derive(Debug)]
 pub struct SiteService {
-    files: ServeDir<DefaultServeDirFallback, Confined>,
-    confined: Confined,
-    index: String,
+    files: Files,
     fallback: Option<String>,
     not_found: Option<String>,
+    error_pages: BTreeMap<StatusCode, Page>,
     dot_files: bool,
-    cache_control: Option<HeaderValue>,
+    moved: Vec<Moved>,
+    /// Set on every answer; `None` takes one away.
+    headers: Vec<(HeaderName, Option<HeaderValue>)>,
     cors: Option<Cors>,
 }
 
-/// What the file system has for a path.
-enum Found {
-    /// A file, as a path below the root.
-    File(String),
-    /// A folder asked for without its trailing slash.
-    Folder,
-    Nothing,
-}
-
 impl SiteService {
-    /// Checks the folder and the files that the configuration names in it.
-    ///
-    /// A missing index is not a problem, only logged: a site may consist of folders.
-    ///
-    /// # Errors
-    /// The root is no readable folder, `fallback` or `not_found` is no file below it, or a name leads out of it.
-    pub fn new(site: &Site) -> Result<Self, Problem> {
-        let place = &site.root_place;
-        let root = site.root.display();
-        std::fs::read_dir(&site.root).map_err(|error| {
-            Problem::new(place, format!("{root} cannot be served: {error}"))
-                .help("`root` is a folder of files that the user tidegate runs as can read")
-        })?;
-        let confined = Confined::new(&site.root);
-        for name in [&site.fallback, &site.not_found].into_iter().flatten() {
-            let kind = confined.kind(&below(name, site)?);
-            if !matches!(kind, Ok(Kind::File)) {
-                return Err(Problem::new(
-                    place,
-                    format!("there is no file {name} in {root}"),
-                ));
-            }
-        }
-        if !matches!(confined.kind(&below(&site.index, site)?), Ok(Kind::File))
-            && site.fallback.is_none()
-        {
-            tracing::warn!(root = %root, index = site.index, "the site has no index: its first page will be 404");
-        }
-        let cache_control = site.cache_control.as_deref().map(HeaderValue::from_str);
-        Ok(Self {
-            files: ServeDir::with_backend(&site.root, confined.clone())
-                .append_index_html_on_directories(false)
-                .precompressed_br()
-                .precompressed_zstd()
-                .precompressed_gzip()
-                .ignore_multi_range_requests(true),
-            confined,
-            index: site.index.clone(),
-            fallback: site.fallback.clone(),
-            not_found: site.not_found.clone(),
-            dot_files: site.dot_files,
-            cache_control: cache_control.transpose().map_err(|error| {
-                Problem::new(
-                    place,
-                    format!("`cache_control` is not a header value: {error}"),
-                )
-            })?,
-            cors: site
-                .cors
-                .as_ref()
-                .map(Cors::new)
-                .transpose()
-                .map_err(|error| Problem::new(place, format!("`cors`: {error}")))?,
-        })
-    }
-
-    /// Answers one request; its body is not read.
+    /// Answers one request; its body is not read. `host` is the one that was asked, with its port.
     ///
     /// `prefix` is the path of the route that matched (`/`, or `/docs`): it is taken off before the file is looked for,
     /// and put back into redirects.
-    pub async fn respond<B>(&self, prefix: &str, request: Request<B>) -> Response<Body> {
+    pub async fn respond<B>(
+        &self,
+        prefix: &str,
+        host: &str,
+        request: Request<B>,
+    ) -> Response<Body> {
         let (head, body) = request.into_parts();
         drop(body);
         let mut response = match head.method {
-            Method::GET | Method::HEAD => self.find_and_send(prefix, &head).await,
+            Method::GET | Method::HEAD => match self.moved(host, &head) {
+                Some(response) => response,
+                None => self.find_and_send(prefix, &head).await,
+            },
             Method::OPTIONS => allowed(page::empty(StatusCode::NO_CONTENT)),
-            _ => allowed(page::of(StatusCode::METHOD_NOT_ALLOWED, &head.method)),
+            _ => allowed(self.error(StatusCode::METHOD_NOT_ALLOWED, &head)),
         };
         let headers = response.headers_mut();
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        for (name, value) in &self.headers {
+            match value {
+                Some(value) => drop(headers.insert(name, value.clone())),
+                None => drop(headers.remove(name)),
+            }
+        }
         if let Some(cors) = &self.cors {
             cors.add_headers(&head, headers);
         }
         response
+    }
+
+    fn moved(&self, host: &str, head: &Parts) -> Option<Response<Body>> {
+        let (path, query) = (head.uri.path(), head.uri.query());
+        let (redirect, rest) = redirects::find(&self.moved, path)?;
+        let asked = redirects::Asked { host, path, query };
+        let location = redirects::location(redirect, asked, rest)?;
+        let status = StatusCode::from_u16(redirect.status).ok()?;
+        Some(sent_to(status, location))
     }
 
     async fn find_and_send(&self, prefix: &str, head: &Parts) -> Response<Body> {
@@ -147,144 +124,157 @@ impl SiteService {
         let Some(wanted) = wanted else {
             return self.send_not_found(head).await; // never the fallback: such a path is no page of an application
         };
-        match self.find(&wanted).await {
-            Ok(Found::File(path)) => match self.send(&path, head).await {
-                Ok(response) => response,
-                Err(error) => self.failed(&error, head).await,
-            },
+        match self.files.find(&wanted).await {
+            Ok(Found::File(entry)) => self.send(&wanted, &entry, head).await,
             Ok(Found::Folder) => redirect(prefix, &wanted, head),
             Ok(Found::Nothing) => self.send_fallback(head).await,
-            Err(error) => self.failed(&error, head).await,
+            Err(error) => self.failed(&error, head),
         }
     }
 
-    async fn find(&self, wanted: &Wanted) -> io::Result<Found> {
-        let confined = self.confined.clone();
-        let Wanted { path, folder } = wanted.clone();
-        let index = self.index.clone();
-        confined::blocking(move || {
-            let kind = match confined.kind(&path) {
-                Err(error) if confined::is_absence(&error) => return Ok(Found::Nothing),
-                kind => kind?,
-            };
-            match (kind, folder) {
-                (Kind::File, false) => Ok(Found::File(path)),
-                (Kind::Folder, false) => Ok(Found::Folder),
-                (Kind::Folder, true) => {
-                    let index = if path.is_empty() {
-                        index
-                    } else {
-                        format!("{path}/{index}")
-                    };
-                    let there = matches!(confined.kind(&index), Ok(Kind::File));
-                    Ok(if there {
-                        Found::File(index)
-                    } else {
-                        Found::Nothing
-                    })
-                }
-                (Kind::File, true) | (Kind::Other, _) => Ok(Found::Nothing),
-            }
-        })
-        .await
-    }
-
-    /// The file below the root, as the request's conditions, range and encodings want it.
-    async fn send(&self, file: &str, head: &Parts) -> io::Result<Response<Body>> {
-        let headers = conditions::headers(self, file, head).await?;
-        let mut response = self.call(file, head.method.clone(), headers).await?;
-        let sent = [
-            StatusCode::OK,
-            StatusCode::PARTIAL_CONTENT,
-            StatusCode::NOT_MODIFIED,
-        ];
-        if sent.contains(&response.status()) {
-            let headers = response.headers_mut();
-            headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-            if let Some(value) = &self.cache_control {
-                headers.insert(CACHE_CONTROL, value.clone());
-            }
+    /// The file, as the request's conditions, range and encodings want it.
+    async fn send(&self, wanted: &Wanted, entry: &Arc<Entry>, head: &Parts) -> Response<Body> {
+        let accepted = Accepted::read(&head.headers);
+        let (encoding, sent) = self.files.choose(wanted, entry, accepted).await;
+        let verdict = conditions::judge(head, sent.current());
+        let mut response = Response::new(Body::empty());
+        *response.headers_mut() = HeaderMap::with_capacity(HEADERS);
+        let size = sent.content.length();
+        let (status, from, length) = match verdict {
+            Verdict::Whole => (StatusCode::OK, 0, size),
+            Verdict::Part { from, length } => (StatusCode::PARTIAL_CONTENT, from, length),
+            Verdict::NotModified => (StatusCode::NOT_MODIFIED, 0, 0),
+            Verdict::Failed => return page::empty(StatusCode::PRECONDITION_FAILED),
+            Verdict::Unsatisfiable => return unsatisfiable(size),
+        };
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(VARY, VARIES);
+        if let Some(tag) = &sent.tag {
+            headers.insert(ETAG, tag.clone());
         }
-        Ok(response)
-    }
-
-    async fn call(
-        &self,
-        file: &str,
-        method: Method,
-        headers: HeaderMap,
-    ) -> io::Result<Response<Body>> {
-        let mut request = Request::new(());
-        *request.method_mut() = method;
-        *request.uri_mut() = path::uri(file).map_err(io::Error::other)?;
-        *request.headers_mut() = headers;
-        let response = self.files.clone().try_call(request).await?;
-        let mut response = response.map(Body::File);
-        add_charset(response.headers_mut());
-        if response.status() == StatusCode::NOT_FOUND {
-            return Err(io::ErrorKind::NotFound.into());
+        if let Some(value) = &entry.cache_control {
+            headers.insert(CACHE_CONTROL, value.clone());
         }
-        Ok(response)
+        if status == StatusCode::NOT_MODIFIED {
+            return response; // the rest describes a content, and there is none (RFC 9110 15.4.5)
+        }
+        describe(entry, encoding, headers);
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        if let Some((_, date)) = &sent.modified {
+            headers.insert(LAST_MODIFIED, date.clone());
+        }
+        if status == StatusCode::PARTIAL_CONTENT
+            && let Ok(range) =
+                HeaderValue::try_from(format!("bytes {from}-{}/{size}", from + length - 1))
+        {
+            headers.insert(CONTENT_RANGE, range);
+        }
+        if head.method == Method::GET {
+            *response.body_mut() = content(sent, from, length);
+        }
+        response
     }
 
     /// A page of a single-page application, where a person asks and the application has one.
     async fn send_fallback(&self, head: &Parts) -> Response<Body> {
         if let Some(file) = &self.fallback
             && accepts_html(&head.headers)
-            && let Ok(response) = self.send(file, head).await
         {
-            return response;
+            let wanted = Wanted::file(file);
+            if let Ok(Found::File(entry)) = self.files.find(&wanted).await {
+                return self.send(&wanted, &entry, head).await;
+            }
         }
         self.send_not_found(head).await
     }
 
     async fn send_not_found(&self, head: &Parts) -> Response<Body> {
-        let own = match &self.not_found {
-            Some(file) => {
-                let headers = conditions::encodings(&head.headers);
-                self.call(file, head.method.clone(), headers).await.ok()
-            }
-            None => None,
+        let status = StatusCode::NOT_FOUND;
+        let Some(file) = &self.not_found else {
+            return self.error(status, head);
         };
-        let Some(mut response) = own else {
-            return page::of(StatusCode::NOT_FOUND, &head.method);
+        let wanted = Wanted::file(file);
+        let Ok(Found::File(entry)) = self.files.find(&wanted).await else {
+            return self.error(status, head);
         };
-        *response.status_mut() = StatusCode::NOT_FOUND;
+        let accepted = Accepted::read(&head.headers);
+        let (encoding, sent) = self.files.choose(&wanted, &entry, accepted).await;
+        // No validators and no ranges: they would describe the page, not what was asked for.
+        let length = sent.content.length();
+        let body = match head.method == Method::GET {
+            true => content(sent, 0, length),
+            false => Body::empty(),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
         let headers = response.headers_mut();
-        for of_a_file in [ETAG, LAST_MODIFIED, ACCEPT_RANGES] {
-            headers.remove(of_a_file); // they describe the page, not what was asked for
-        }
-        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        describe(&entry, encoding, headers);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        headers.insert(VARY, VARIES);
         headers.insert(CACHE_CONTROL, ASK_AGAIN);
         response
     }
 
-    async fn failed(&self, error: &io::Error, head: &Parts) -> Response<Body> {
-        if confined::is_absence(error) {
-            return self.send_not_found(head).await;
-        }
+    fn failed(&self, error: &io::Error, head: &Parts) -> Response<Body> {
         tracing::warn!(%error, path = head.uri.path(), "a file of the site cannot be read");
-        page::of(StatusCode::INTERNAL_SERVER_ERROR, &head.method)
+        if error.kind() != ErrorKind::TimedOut {
+            return self.error(StatusCode::INTERNAL_SERVER_ERROR, head);
+        }
+        let mut response = self.error(StatusCode::SERVICE_UNAVAILABLE, head);
+        let later = HeaderValue::from_static("10");
+        response.headers_mut().insert(RETRY_AFTER, later);
+        response
+    }
+
+    /// The operator's page for it, or ours.
+    fn error(&self, status: StatusCode, head: &Parts) -> Response<Body> {
+        match self.error_pages.get(&status) {
+            Some(page) => page::with(status, page, &head.method),
+            None => page::of(status, &head.method),
+        }
     }
 }
 
-/// A name from the configuration, which must stay below the root.
-fn below(name: &str, site: &Site) -> Result<String, Problem> {
-    let plain = |part| matches!(part, Component::Normal(_));
-    if name.is_empty() || !Path::new(name).components().all(plain) {
-        return Err(Problem::new(
-            &site.root_place,
-            format!(
-                "`{name}` does not name a file below {}",
-                site.root.display()
-            ),
-        ));
+/// What the bytes are.
+fn describe(entry: &Entry, encoding: Encoding, headers: &mut HeaderMap) {
+    headers.insert(CONTENT_TYPE, entry.kind.content_type.clone());
+    if encoding != Encoding::Identity {
+        let name = HeaderValue::from_static(encoding.name());
+        headers.insert(CONTENT_ENCODING, name);
     }
-    Ok(name.to_owned())
+}
+
+fn content(sent: &Representation, from: u64, length: u64) -> Body {
+    match &sent.content {
+        Content::Open(file, _) => Body::large(file, from, length),
+        Content::Memory(bytes) => {
+            let range = usize::try_from(from).ok().zip(usize::try_from(length).ok());
+            let (from, length) = range.unwrap_or_default(); // a part of what is in memory
+            Body::Memory(bytes.slice(from..from + length))
+        }
+    }
+}
+
+fn unsatisfiable(size: u64) -> Response<Body> {
+    let mut response = page::empty(StatusCode::RANGE_NOT_SATISFIABLE);
+    if let Ok(range) = HeaderValue::try_from(format!("bytes */{size}")) {
+        response.headers_mut().insert(CONTENT_RANGE, range);
+    }
+    response
 }
 
 fn allowed(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().insert(ALLOW, METHODS);
+    response
+}
+
+fn sent_to(status: StatusCode, location: HeaderValue) -> Response<Body> {
+    let mut response = page::empty(status);
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, location);
+    headers.insert(CACHE_CONTROL, SOON_OVER);
     response
 }
 
@@ -301,12 +291,10 @@ fn redirect(prefix: &str, wanted: &Wanted, head: &Parts) -> Response<Body> {
         to.push('?');
         to.push_str(query);
     }
-    let Ok(location) = HeaderValue::try_from(to) else {
-        return page::of(StatusCode::NOT_FOUND, &head.method);
-    };
-    let mut response = page::empty(StatusCode::MOVED_PERMANENTLY);
-    response.headers_mut().insert(LOCATION, location);
-    response
+    match HeaderValue::try_from(to) {
+        Ok(location) => sent_to(StatusCode::MOVED_PERMANENTLY, location),
+        Err(_) => page::of(StatusCode::NOT_FOUND, &head.method),
+    }
 }
 
 /// Whether a person's browser asks for a page: scripts and images say `*/*`, and must not be given a page instead.
@@ -323,21 +311,4 @@ fn accepts_html(headers: &HeaderMap) -> bool {
                 .is_some_and(|kind| kind.eq_ignore_ascii_case("text/html"));
             html && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
         })
-}
-
-/// Text is UTF-8; without saying so, browsers guess (RFC 2046 4.1.2, RFC 9239 4.2).
-fn add_charset(headers: &mut HeaderMap) {
-    let Some(kind) = headers
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok())
-    else {
-        return;
-    };
-    let text = kind.starts_with("text/") || kind == "application/javascript";
-    if !text || kind.contains("charset") {
-        return;
-    }
-    if let Ok(value) = HeaderValue::try_from(format!("{kind}; charset=utf-8")) {
-        headers.insert(CONTENT_TYPE, value);
-    }
 }

@@ -3,15 +3,21 @@
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
-use http_body_util::Full;
 
 use super::{ASK_AGAIN, Body};
 
+/// A page that is held in memory.
+#[derive(Debug, Clone)]
+pub(super) struct Page {
+    pub(super) content_type: HeaderValue,
+    pub(super) bytes: Bytes,
+}
+
 /// A status and nothing more.
 pub(super) fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::Page(Full::default()));
+    let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
-    if status != StatusCode::NO_CONTENT {
+    if status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED {
         let headers = response.headers_mut();
         headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
     }
@@ -20,25 +26,27 @@ pub(super) fn empty(status: StatusCode) -> Response<Body> {
 
 /// The page for an error; without its body for HEAD.
 pub(super) fn of(status: StatusCode, method: &Method) -> Response<Body> {
-    let html = html(status);
-    let length = HeaderValue::from(html.len());
-    let body = if *method == Method::HEAD {
-        Bytes::new()
-    } else {
-        Bytes::from(html)
+    let page = Page {
+        content_type: HeaderValue::from_static("text/html; charset=utf-8"),
+        bytes: Bytes::from(html(status)),
     };
-    let mut response = Response::new(Body::Page(Full::new(body)));
+    with(status, &page, method)
+}
+
+/// The operator's own page.
+pub(super) fn with(status: StatusCode, page: &Page, method: &Method) -> Response<Body> {
+    let bytes = match *method == Method::HEAD {
+        true => Bytes::new(),
+        false => page.bytes.clone(),
+    };
+    let mut response = Response::new(Body::Memory(bytes));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/html; charset=utf-8"),
-    );
-    headers.insert(CONTENT_LENGTH, length);
+    headers.insert(CONTENT_TYPE, page.content_type.clone());
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(page.bytes.len()));
     headers.insert(CACHE_CONTROL, ASK_AGAIN);
     response
 }
-
 /// SECURITY: nothing of the request stands in the page.
 fn html(status: StatusCode) -> String {
     let code = status.as_u16();

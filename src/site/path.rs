@@ -5,19 +5,23 @@
 
 use std::fmt::Write;
 
-use http::Uri;
-use http::uri::InvalidUri;
-
 /// The one hidden folder that is always public (RFC 8615).
 const WELL_KNOWN: &str = ".well-known";
 
 /// A path below the root that may be looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// Decoded segments joined by `/`; empty for the root itself.
+    /// Decoded segments joined by `/`, with one at the end where the request named a folder. The root is empty, or `/`.
     pub(super) path: String,
-    /// The request named a folder: its path ended with `/`.
-    pub(super) folder: bool,
+}
+
+impl Wanted {
+    /// A file that the configuration names.
+    pub(super) fn file(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+        }
+    }
 }
 
 /// Decodes and checks `raw`, the path behind the route's prefix: empty, or beginning with `/`.
@@ -37,8 +41,10 @@ pub(super) fn parse(raw: &str, dot_files: bool) -> Option<Wanted> {
         }
         path.push_str(&segment);
     }
-    let folder = raw.ends_with('/');
-    Some(Wanted { path, folder })
+    if raw.ends_with('/') {
+        path.push('/');
+    }
+    Some(Wanted { path })
 }
 
 fn may_be_served(segment: &str, first: bool, dot_files: bool) -> bool {
@@ -78,11 +84,6 @@ pub(super) fn encode(path: &str) -> String {
     encoded
 }
 
-/// The path below the root as the URI that `ServeDir` decodes again.
-pub(super) fn uri(path: &str) -> Result<Uri, InvalidUri> {
-    format!("/{}", encode(path)).parse()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,9 +96,9 @@ mod tests {
     fn paths_are_decoded_once_and_cleaned() {
         for (raw, expected) in [
             ("", ""),
-            ("/", ""),
+            ("/", "/"),
             ("/a.html", "a.html"),
-            ("//a///b/", "a/b"),
+            ("//a///b/", "a/b/"),
             ("/a%20b/%E4%B8%AD", "a b/中"),
             ("/%2561", "%61"),
             ("/a..b/c.", "a..b/c."),

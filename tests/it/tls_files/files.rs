@@ -188,6 +188,7 @@ fn config() -> Config {
             strictness: Strictness::Modern,
             minimum: TlsVersion::Tls12,
             ticket_keys: None,
+            hsts: None,
         },
         routes: Vec::new(),
         dns: tidegate::config::model::Dns {
