@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::watch::Contents;
-use crate::config::model::{Config, Listener, Trust};
+use crate::config::model::{Action, Config, Listener, Trust};
 use crate::config::{self, Loaded, Place, Problem, Source};
 
 /// What an operator can do about what a reload cannot.
@@ -28,7 +28,14 @@ pub(super) fn files(config: &Config, source: Option<&Source>) -> Vec<std::path::
         files.extend(asked.crl.iter().map(|list| list.path.clone()));
     }
     files.extend(config.tls.ticket_keys.iter().map(|file| file.path.clone()));
-    for pool in &config.pools {
+    let applications = config
+        .routes
+        .iter()
+        .filter_map(|route| match &route.action {
+            Action::Application(application) => Some(&application.servers),
+            Action::Pool(_) | Action::Site(_) | Action::Redirect(_) => None,
+        });
+    for pool in config.pools.iter().chain(applications) {
         if let Trust::Ca(ca) = &pool.tls.trust {
             files.push(ca.clone());
         }

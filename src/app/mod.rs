@@ -211,7 +211,7 @@ impl App {
         let serving = desk.serve(self.admin, Arc::clone(&self.status), self.commands);
         let snapshot = self.gateway.snapshot.load_full();
         let (in_force, following) = channel::channel(InForce {
-            pools: snapshot.routes.pools().to_vec(),
+            pools: snapshot.routes.pools_and_servers(),
             dns: self.config.dns.clone(),
         });
         let upgrade = Upgrade {

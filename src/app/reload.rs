@@ -176,9 +176,13 @@ impl Reloader {
         if new.drain.rate != self.config.drain.rate {
             self.gateway.drain.set_rate(new.drain.rate);
         }
-        self.part_with(old.routes.pools(), new.routes.pools());
+        let (before, after) = (
+            old.routes.pools_and_servers(),
+            new.routes.pools_and_servers(),
+        );
+        self.part_with(&before, &after);
         self.in_force.send_replace(InForce {
-            pools: new.routes.pools().to_vec(),
+            pools: after,
             dns: loaded.config.dns.clone(),
         });
         self.status

@@ -17,7 +17,7 @@ use super::pem::PemFile;
 use super::policy::FROM_TLS12;
 use super::provider;
 
-/// Application protocol offered to wss brokers (RFC 7301); without it some answer h2.
+/// Application protocol offered to wss brokers and web applications (RFC 7301); without it some answer h2.
 const WEBSOCKET_ALPN: &[u8] = b"http/1.1";
 
 /// Brokers whose sessions are kept for resumption; as many names as a large pool has.
@@ -25,7 +25,7 @@ const RESUMABLE_BROKERS: usize = 256;
 
 /// The TLS configuration for the brokers of one pool that are reached by `transport`.
 ///
-/// wss offers `http/1.1` as application protocol, every other transport none: brokers on mqtts know no name for MQTT
+/// wss and https offer `http/1.1` as application protocol, every other transport none: brokers on mqtts know no name for MQTT
 /// that all agree on. TLS 1.2 and 1.3, sessions are resumed.
 ///
 /// # Errors
@@ -50,7 +50,7 @@ pub fn broker(tls: &BrokerTls, transport: Transport) -> Result<Arc<ClientConfig>
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
         }
     };
-    if transport == Transport::Wss {
+    if matches!(transport, Transport::Wss | Transport::Https) {
         config.alpn_protocols = vec![WEBSOCKET_ALPN.to_vec()];
     }
     config.resumption = Resumption::in_memory_sessions(RESUMABLE_BROKERS);

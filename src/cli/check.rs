@@ -99,6 +99,11 @@ fn tell(config: &Config, certificates: &[Report]) {
             Action::Pool(at) => format!("pool {}", config.pools[*at].name),
             Action::Site(site) => format!("files in {}", site.root.display()),
             Action::Redirect(redirect) => format!("{} to {}", redirect.status, redirect.to),
+            Action::Application(application) => {
+                let servers = &application.servers.brokers;
+                let servers: Vec<_> = servers.iter().map(|server| server.url.as_str()).collect();
+                format!("application at {}", servers.join(", "))
+            }
         };
         println!("  {from:<24} {to}");
     }

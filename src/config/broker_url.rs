@@ -62,19 +62,16 @@ impl FromStr for BrokerUrl {
             transport,
             host,
             lookup,
-            port: port.unwrap_or(match transport {
-                _ if srv.is_some() => 0,
-                Transport::Ws => 80,
-                Transport::Wss => 443,
-                Transport::Mqtt => 1883,
-                Transport::Mqtts => 8883,
-            }),
+            port: match srv {
+                Some(_) => 0,
+                None => port.unwrap_or(transport.port()),
+            },
             path: path_of(transport, path)?,
         })
     }
 }
 
-fn lookup(is_srv: bool, host: &str, port: Option<u16>) -> Result<Lookup, Fault> {
+pub(super) fn lookup(is_srv: bool, host: &str, port: Option<u16>) -> Result<Lookup, Fault> {
     let address = host.parse::<IpAddr>().ok();
     if !is_srv {
         return Ok(match address {
@@ -137,7 +134,7 @@ fn scheme(text: &str) -> Result<(Transport, &str), Fault> {
     )
 }
 
-fn host_and_port(authority: &str) -> Result<(String, Option<u16>), Fault> {
+pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), Fault> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, behind) = rest

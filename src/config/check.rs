@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 
+use super::check_applications::application;
 use super::check_bounds::{drain, limits, timeouts};
 use super::check_dns::dns;
 use super::check_listeners::{certificates_nobody_asks_for, client_certificates, http2, networks};
@@ -238,31 +239,42 @@ fn routes(raw: Vec<raw::Route>, pools: &[&str], findings: &mut Findings<'_>) -> 
                 "each host and path can have one route",
             );
         }
-        let is_pool = route.pool.is_some();
-        let origins = origins(route.origins, route.require_origin, is_pool, &key, findings);
-        let action = match (route.pool, route.site, route.redirect) {
-            (Some(name), None, None) => find_pool(&name.0, pools, &key, findings)
+        let has_web_sockets = route.pool.is_some() || route.proxy.is_some();
+        let origins = origins(
+            route.origins,
+            route.require_origin,
+            has_web_sockets,
+            &key,
+            findings,
+        );
+        let action = match (route.pool, route.site, route.redirect, route.proxy) {
+            (Some(name), None, None, None) => find_pool(&name.0, pools, &key, findings)
                 .inspect(|pool| used[*pool] = true)
                 .map(Action::Pool),
-            (None, Some(site), None) => {
+            (None, Some(site), None, None) => {
                 let site = self::site(site, &format!("{key}.site"), findings);
                 Some(Action::Site(Box::new(site)))
             }
-            (None, None, Some(redirect)) => {
+            (None, None, None, Some(proxy)) => {
+                let name = format!("{}{path}", host.as_deref().unwrap_or_default());
+                let application = application(proxy, name, &key, findings);
+                Some(Action::Application(Box::new(application)))
+            }
+            (None, None, Some(redirect), None) => {
                 Some(Action::Redirect(self::redirect(redirect, &key, findings)))
             }
-            (None, None, None) => {
+            (None, None, None, None) => {
                 findings.problem(
                     &key,
                     "does nothing",
-                    "give it one of `pool`, `site` or `redirect`",
+                    "give it one of `pool`, `proxy`, `site` or `redirect`",
                 );
                 None
             }
             _several => {
                 findings.problem(
                     &key,
-                    "has more than one of `pool`, `site` and `redirect`",
+                    "has more than one of `pool`, `proxy`, `site` and `redirect`",
                     "keep one; a second route can have the other",
                 );
                 None

@@ -145,31 +145,42 @@ fn probe_times(raw: &raw::Probe, key: &str, findings: &mut Findings<'_>) {
     }
 }
 
-/// A pool must have a broker that takes sessions, and one that does so before its backups.
-pub(super) fn somebody_serves(brokers: &[Broker], key: &str, findings: &mut Findings<'_>) {
-    let key = format!("{key}.brokers");
+/// What those are called who serve, and what they take.
+#[derive(Clone, Copy)]
+pub(super) struct Nouns {
+    pub server: &'static str,
+    pub work: &'static str,
+}
+
+/// A pool must have a broker that takes sessions, and one that does so before its backups; so must an application.
+pub(super) fn somebody_serves(
+    brokers: &[Broker],
+    Nouns { server, work }: Nouns,
+    key: &str,
+    findings: &mut Findings<'_>,
+) {
     if brokers.is_empty() {
         return;
     }
     if brokers.iter().all(|broker| broker.weight == 0) {
         findings.problem(
-            &key,
-            "no broker takes sessions: every `weight` is 0",
+            key,
+            format!("no {server} takes {work}: every `weight` is 0"),
             "give one of them a weight of at least 1",
         );
     } else if brokers.iter().all(|broker| broker.backup) {
         findings.problem(
-            &key,
-            "every broker is a `backup`: of which?",
-            "remove `backup` from those that sessions shall go to",
+            key,
+            format!("every {server} is a `backup`: of which?"),
+            format!("remove `backup` from those that {work} shall go to"),
         );
     } else if brokers
         .iter()
         .all(|broker| broker.weight == 0 || broker.down)
     {
         findings.problem(
-            &key,
-            "no broker takes sessions: each has `down: true` or `weight: 0`",
+            key,
+            format!("no {server} takes {work}: each has `down: true` or `weight: 0`"),
             "leave one of them in",
         );
     }

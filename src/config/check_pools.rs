@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::check::Findings;
 use super::check_announcement::{announcement, source_addresses};
-use super::check_health::{balance, eject, on_removed, probe, queue, somebody_serves};
+use super::check_health::{Nouns, balance, eject, on_removed, probe, queue, somebody_serves};
 use super::check_listeners::connect_identity;
 use super::model::{
     Broker, BrokerTls, CertificateFiles, Forwarded, ForwardedPort, HostHeader, Lookup, Pool,
@@ -35,8 +35,20 @@ fn pool(name: String, raw: raw::Pool, findings: &mut Findings<'_>) -> Pool {
         Some(BrokerPath::Keep) | None => Path::UnlessGiven(kind.path),
     };
     let brokers = brokers(raw.brokers, path, &key, findings);
-    somebody_serves(&brokers, &key, findings);
-    let tls = tls(raw.tls, &brokers, &key, findings);
+    let nouns = Nouns {
+        server: "broker",
+        work: "sessions",
+    };
+    somebody_serves(&brokers, nouns, &format!("{key}.brokers"), findings);
+    let tls_key = format!("{key}.tls");
+    if findings.places.has(&tls_key) && !brokers.iter().any(|broker| broker.transport.is_tls()) {
+        findings.warning(
+            &tls_key,
+            "not used: no broker of this pool is wss or mqtts",
+            "remove it, or change the scheme of a broker",
+        );
+    }
+    let tls = tls(raw.tls, &tls_key, findings);
     Pool {
         kind: raw.kind,
         balance: balance(raw.balance),
@@ -160,6 +172,8 @@ fn suspicion(transport: Transport, port: u16) -> Option<(String, String)> {
         Transport::Wss => "wss",
         Transport::Mqtt => "mqtt",
         Transport::Mqtts => "mqtts",
+        Transport::Http => "http",
+        Transport::Https => "https",
     };
     let (expected, speech) = usual;
     (expected != transport).then(|| {
@@ -174,20 +188,7 @@ fn suspicion(transport: Transport, port: u16) -> Option<(String, String)> {
     })
 }
 
-fn tls(
-    raw: raw::BrokerTls,
-    brokers: &[Broker],
-    key: &str,
-    findings: &mut Findings<'_>,
-) -> BrokerTls {
-    let key = format!("{key}.tls");
-    if findings.places.has(&key) && !brokers.iter().any(|broker| broker.transport.is_tls()) {
-        findings.warning(
-            &key,
-            "not used: no broker of this pool is wss or mqtts",
-            "remove it, or change the scheme of a broker",
-        );
-    }
+pub(super) fn tls(raw: raw::BrokerTls, key: &str, findings: &mut Findings<'_>) -> BrokerTls {
     let trust = match (raw.ca, raw.verify) {
         (Some(ca), true) => Trust::Ca(ca.0.into()),
         (None, true) => Trust::System,
@@ -211,7 +212,7 @@ fn tls(
         (None, None) => None,
         (Some(_), None) | (None, Some(_)) => {
             let help = "a client certificate is two files: `certificate` and `key`";
-            findings.problem(&key, "has only one of `certificate` and `key`", help);
+            findings.problem(key, "has only one of `certificate` and `key`", help);
             None
         }
     };
@@ -219,6 +220,6 @@ fn tls(
         trust,
         server_name: raw.server_name.map(|name| name.0),
         certificate,
-        place: findings.places.of(&key),
+        place: findings.places.of(key),
     }
 }

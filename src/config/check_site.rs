@@ -33,16 +33,16 @@ pub(super) fn hsts(raw: &raw_hsts::Hsts, findings: &mut Findings<'_>) -> Hsts {
 pub(super) fn origins(
     allowed: Option<Vec<Origin>>,
     required: bool,
-    is_pool: bool,
+    has_web_sockets: bool,
     key: &str,
     findings: &mut Findings<'_>,
 ) -> OriginPolicy {
     let set = [("origins", allowed.is_some()), ("require_origin", required)];
-    if let Some((name, _)) = set.iter().find(|(_, set)| *set && !is_pool) {
+    if let Some((name, _)) = set.iter().find(|(_, set)| *set && !has_web_sockets) {
         findings.problem(
             &format!("{key}.{name}"),
-            "concerns WebSockets, and this route has no `pool`",
-            "put it beside `pool`; pages that may read the files of a site are `site.cors`",
+            "concerns WebSockets, and this route has no `pool` and no `proxy`",
+            "put it beside `pool` or `proxy`; pages that may read the files of a site are `site.cors`",
         );
     } else if required && allowed.is_none() {
         findings.problem(

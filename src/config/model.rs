@@ -17,6 +17,7 @@ use super::networks::Networks;
 use super::origins::Origins;
 use super::probe_values::{ProbeUrl, Secret};
 use super::problem::Place;
+pub use super::raw_applications::ApplicationPath;
 
 /// One configuration file, checked.
 #[derive(Debug, Clone)]
@@ -176,6 +177,40 @@ pub enum Action {
     Pool(usize),
     Site(Box<Site>),
     Redirect(Redirect),
+    Application(Box<Application>),
+}
+
+/// A web application behind a route.
+#[derive(Debug, Clone)]
+pub struct Application {
+    /// Found, chosen and ejected as brokers are; the name is the route's host and path.
+    pub servers: Pool,
+    pub path: ApplicationPath,
+    /// `Broker` is the server's own.
+    pub host: HostHeader,
+    /// Longest body of a request; `None`: any.
+    pub request_body: Option<u64>,
+    pub timeouts: ApplicationTimeouts,
+    pub keep_alive: KeepAlive,
+}
+
+/// How long a web application may take. All above zero.
+#[derive(Debug, Clone, Copy)]
+pub struct ApplicationTimeouts {
+    /// One server: TCP and TLS.
+    pub connect: Duration,
+    /// From the end of the request to the head of the answer.
+    pub head: Duration,
+    /// Between two bytes of a body.
+    pub stall: Duration,
+}
+
+/// Connections to a web application that are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct KeepAlive {
+    /// Of each worker.
+    pub connections: usize,
+    pub idle: Duration,
 }
 
 /// Static files.
@@ -459,7 +494,7 @@ pub struct Broker {
 pub enum Lookup {
     /// The URL has an address; `localhost` has two, of which the first that answers is taken.
     Nothing(Vec<IpAddr>),
-    /// Nor here: the URL has the path of a Unix socket. Only with `Transport::Ws` and `Mqtt`.
+    /// Nor here: the URL has the path of a Unix socket. Only with `Transport::Ws`, `Mqtt` and `Http`.
     Socket(PathBuf),
     /// A and AAAA records of `Broker::host`: each address is a broker.
     Addresses,
@@ -489,11 +524,25 @@ pub enum Transport {
     Mqtt,
     /// `mqtts://`, port 8883 unless given.
     Mqtts,
+    /// `http://`, port 80 unless given: a web application. Never of a pool's broker.
+    Http,
+    /// `https://`, port 443 unless given; likewise.
+    Https,
 }
 
 impl Transport {
     pub fn is_tls(self) -> bool {
-        matches!(self, Self::Wss | Self::Mqtts)
+        matches!(self, Self::Wss | Self::Mqtts | Self::Https)
+    }
+
+    /// Unless given.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Ws | Self::Http => 80,
+            Self::Wss | Self::Https => 443,
+            Self::Mqtt => 1883,
+            Self::Mqtts => 8883,
+        }
     }
 
     pub fn is_websocket(self) -> bool {

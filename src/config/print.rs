@@ -10,7 +10,7 @@ use super::model::{
 };
 use super::networks::{Network, Networks};
 use super::values::{Size, Span};
-use super::{print_pools, print_site};
+use super::{print_applications, print_pools, print_site};
 
 /// The whole configuration. Secrets are shown as `***`.
 pub fn print(config: &Config) -> String {
@@ -252,6 +252,9 @@ fn route(route: &Route, config: &Config) -> Value {
         }
         Action::Site(site) => {
             value["site"] = print_site::site(site);
+        }
+        Action::Application(application) => {
+            value["proxy"] = print_applications::application(application);
         }
         Action::Redirect(redirect) => {
             value["redirect"] = json!({ "to": redirect.to, "status": redirect.status })

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::announcement::{AskedPath, ProxyVersion};
 use super::model::{
-    Broker, ConnectClientId, ConnectUserName, ForwardedPort, HostHeader, OnRemoved, Pool, Probe,
-    Trust,
+    Broker, BrokerTls, ConnectClientId, ConnectUserName, ForwardedPort, HostHeader, OnRemoved,
+    Pool, Probe, Trust,
 };
 use super::values::{Size, Span};
 
@@ -31,25 +31,12 @@ pub(super) fn pool(pool: &Pool) -> Value {
         ConnectClientId::CertificateCommonName => "certificate_common_name",
     };
     let announcement = &pool.announcement;
-    let certificate = pool.tls.certificate.as_ref();
-    let ca = match &pool.tls.trust {
-        Trust::Ca(file) => Some(file),
-        Trust::System | Trust::Anyone => None,
-    };
     // Where no broker speaks TLS the section would be read with a warning, so only what somebody wrote is shown.
     let is_used = pool.brokers.iter().any(|broker| broker.transport.is_tls())
         || pool.tls.trust != Trust::System
         || pool.tls.certificate.is_some()
         || pool.tls.server_name.is_some();
-    let tls = is_used.then(|| {
-        json!({
-            "ca": ca,
-            "verify": pool.tls.trust != Trust::Anyone,
-            "server_name": pool.tls.server_name,
-            "certificate": certificate.map(|files| &files.chain),
-            "key": certificate.map(|files| &files.key),
-        })
-    });
+    let tls = is_used.then(|| tls(&pool.tls));
     json!({
         "kind": pool.kind,
         "balance": pool.balance.name(),
@@ -89,6 +76,21 @@ pub(super) fn pool(pool: &Pool) -> Value {
         "client_id": client_id,
         "tls": tls,
         "brokers": brokers.collect::<Value>(),
+    })
+}
+
+pub(super) fn tls(tls: &BrokerTls) -> Value {
+    let ca = match &tls.trust {
+        Trust::Ca(file) => Some(file),
+        Trust::System | Trust::Anyone => None,
+    };
+    let certificate = tls.certificate.as_ref();
+    json!({
+        "ca": ca,
+        "verify": tls.trust != Trust::Anyone,
+        "server_name": tls.server_name,
+        "certificate": certificate.map(|files| &files.chain),
+        "key": certificate.map(|files| &files.key),
     })
 }
 

@@ -20,6 +20,7 @@ use super::raw_admin::Admin;
 use super::raw_announcement::{
     BrokerPath, Cookies, Forwarded, Headers, ProxyProtocol, SourceAddress,
 };
+use super::raw_applications::Proxy;
 use super::raw_bounds::{Drain, Limits, Log, Timeouts};
 use super::raw_dns::Dns;
 use super::raw_hsts::Hsts;
@@ -174,7 +175,7 @@ pub(super) enum TlsVersion {
     Tls13,
 }
 
-/// Where requests for one host and path go. Exactly one of `pool`, `site` and `redirect`.
+/// Where requests for one host and path go. Exactly one of `pool`, `proxy`, `site` and `redirect`.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Route {
@@ -185,13 +186,16 @@ pub(super) struct Route {
     pub path: RoutePath,
     /// Name of a pool: WebSocket upgrades become MQTT sessions with one of its brokers.
     pub pool: Option<Label>,
+    /// A web application: the URL of its server (`http://127.0.0.1:3000`), or a mapping. Its own WebSockets pass through.
+    pub proxy: Option<Proxy>,
     /// Static files.
     pub site: Option<Site>,
     /// Sends the client elsewhere.
     pub redirect: Option<Redirect>,
     /// Web pages whose WebSockets are let in, by the `Origin` that their browser sends: `https://example.com`,
     /// `https://*.example.com` for one label, `self` for pages of the host that is asked, `null` for those of files and
-    /// sandboxed frames. Others are refused with 403. Any page unless set. Only beside `pool`.
+    /// sandboxed frames. Others are refused with 403. Any page unless set. Only beside `pool` and
+    /// `proxy`.
     pub origins: Option<Vec<Origin>>,
     /// Refuse WebSockets without `Origin` as well. Programs, devices and mini programs send none, browsers always do.
     #[serde(default)]
@@ -301,7 +305,7 @@ fn host_of_broker() -> HeaderValue {
     HeaderValue("broker".to_owned())
 }
 
-/// TLS towards wss and mqtts brokers.
+/// TLS towards those who listen with it: wss and mqtts brokers, https servers of a web application.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct BrokerTls {
@@ -310,10 +314,10 @@ pub(super) struct BrokerTls {
     pub ca: Option<FilePath>,
     /// `false` accepts any certificate: encryption without knowing with whom.
     pub verify: bool,
-    /// Name for SNI and verification; the broker's host unless set.
+    /// Name for SNI and verification; the host in the URL unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<ServerName>,
-    /// PEM file: the certificate that brokers see if they ask for one, then its intermediates.
+    /// PEM file: the certificate that they see if they ask for one, then its intermediates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<FilePath>,
     /// PEM file: its private key.

@@ -86,6 +86,11 @@ fn value(shapes: &Shapes<'_>, property: &Value) -> String {
         Shape::Words(words) if matches!(shapes.of(property, true), Shape::Object(_)) => {
             format!(" or `{}`", words.join("`, `"))
         }
+        Shape::Scalar { format, .. }
+            if matches!(shapes.of(property, true), Shape::Object(_) | Shape::List(_)) =>
+        {
+            format!(" or {format}")
+        }
         Shape::Object(_)
         | Shape::Map(_)
         | Shape::List(_)

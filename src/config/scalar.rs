@@ -9,6 +9,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::application_url::ApplicationUrl;
 use super::broker_url::BrokerUrl;
 use super::names::{
     Address, FilePath, FilePattern, HeaderName, HeaderSetting, HeaderValue, HostPattern, Label,
@@ -18,6 +19,7 @@ use super::networks::Network;
 use super::origins::Origin;
 use super::probe_values::{MqttText, ProbeUrl, Secret};
 use super::raw_announcement::{BrokerPath, SourceAddress};
+use super::raw_applications::ApplicationPath;
 use super::values::{Count, Fault, Size, Span};
 
 /// Says whether a text is a value of one format.
@@ -88,6 +90,8 @@ scalars! {
     Network, "network", "string", "10.0.0.0/8";
     Origin, "origin", "string", "https://example.com";
     BrokerUrl, "broker URL", "string", "ws://10.10.1.1:8083/mqtt";
+    ApplicationUrl, "application URL", "string", "http://127.0.0.1:3000";
+    ApplicationPath, "application path", "string", "strip";
     ProbeUrl, "probe URL", "string", "http://{host}:18083/api/v5/load_rebalance/availability_check";
     MqttText, "text", "string", "tidegate-probe-";
     Secret, "secret", "string", "${file:/run/secrets/probe}";
@@ -101,13 +105,14 @@ pub(super) fn stand_in(format: &str) -> &'static str {
         "count" => "auto",
         "address" => "127.0.0.1:0",
         "network" => "192.0.2.0/24",
-        "path" | "broker path" | "path to redirect" => "/stand-in",
+        "path" | "broker path" | "application path" | "path to redirect" => "/stand-in",
         "IP address" => "127.0.0.1",
         "redirect" => "/stand-in",
         "host" | "server name" => "stand-in.invalid",
         "origin" => "https://stand-in.invalid",
         "log level" => "info",
         "broker URL" => "ws://stand-in.invalid",
+        "application URL" => "http://stand-in.invalid",
         "probe URL" => "http://stand-in.invalid/",
         _text => "stand-in",
     }

@@ -51,7 +51,7 @@ impl<'a> Shapes<'a> {
         Self { root }
     }
 
-    /// `mapping` chooses among alternatives (`admin: off` or a mapping).
+    /// `mapping` chooses among alternatives (`admin: off` or a mapping, one URL or a list).
     pub(super) fn of(&self, schema: &'a Value, mapping: bool) -> Shape<'a> {
         let schema = self.resolve(schema, mapping);
         if let Some(words) = words(schema) {

@@ -13,13 +13,17 @@ const LONGEST: usize = 107;
 
 /// The socket, and what follows it from its `/` on.
 pub(super) fn socket(transport: Transport, rest: &str) -> Result<(PathBuf, &str), Fault> {
-    let example = match transport.is_websocket() {
-        true => "write `unix+ws:///run/broker/ws.sock:/mqtt`",
-        false => "write `unix+mqtt:///run/mosquitto/mqtt.sock`",
+    let example = match transport {
+        Transport::Ws | Transport::Wss => "write `unix+ws:///run/broker/ws.sock:/mqtt`",
+        Transport::Mqtt | Transport::Mqtts => "write `unix+mqtt:///run/mosquitto/mqtt.sock`",
+        Transport::Http | Transport::Https => "write `unix+http:///run/app.sock`",
     };
     if transport.is_tls() {
         return Err(Fault::new("speaks TLS on a Unix socket").help(
-            "write `unix+ws://` or `unix+mqtt://`: what passes it does not leave the machine",
+            match transport {
+                Transport::Https => "write `unix+http://`: what passes it does not leave the machine",
+                _ => "write `unix+ws://` or `unix+mqtt://`: what passes it does not leave the machine",
+            },
         ));
     }
     let (socket, path) = match rest.split_once(':') {
@@ -33,6 +37,11 @@ pub(super) fn socket(transport: Transport, rest: &str) -> Result<(PathBuf, &str)
         return Err(Fault::new("names no socket").help(example));
     }
     match path {
+        Some(_) if matches!(transport, Transport::Http) => {
+            return Err(Fault::new("has something behind the socket").help(
+                "remove it: a path for the application is `path` below `proxy`; a `:` in the socket's own path is `%3A`",
+            ));
+        }
         Some(_) if !transport.is_websocket() => {
             return Err(Fault::new("has something behind the socket").help(
                 "a socket has no port and MQTT no path: remove it; a `:` in the socket's own path is `%3A`",

@@ -125,9 +125,10 @@ impl<'a> Walker<'a> {
             self.bad.push(key.to_owned()); // reported by `expand`
             return self.shapes.stand_in(schema);
         }
-        let shape = self
-            .shapes
-            .of(schema, matches!(node.content, Content::Map(_)));
+        let shape = self.shapes.of(
+            schema,
+            matches!(node.content, Content::Map(_) | Content::List(_)),
+        );
         match (shape, &node.content) {
             (Shape::Object(object), Content::Map(map)) => self.object(node, map, object, key),
             (Shape::Object(_), Content::Empty) if key.is_empty() => {
@@ -148,7 +149,8 @@ impl<'a> Walker<'a> {
             ) => match read_leaf(&leaf, content) {
                 Ok(value) => value,
                 Err(fault) => {
-                    let mapping = matches!(self.shapes.of(schema, true), Shape::Object(_));
+                    let mapping = matches!(leaf, Shape::Words(_))
+                        && matches!(self.shapes.of(schema, true), Shape::Object(_));
                     let help = fault.help.map(|help| {
                         if mapping {
                             help + ", or a mapping"

@@ -17,7 +17,8 @@ use super::prefixed::Prefixed;
 use super::proxy_header::HeaderError;
 use super::turns::Turns;
 use super::{
-    Gateway, ListenerContext, ListenerRules, Snapshot, http1, http2, proxy_header, session,
+    Gateway, ListenerContext, ListenerRules, Snapshot, application, http1, http2, proxy_header,
+    session,
 };
 use crate::certificates::{has_ended, holder};
 use crate::config::model::Speaks;
@@ -60,7 +61,12 @@ pub async fn serve(stream: TcpStream, arrival: Arrival, permit: Permit, turns: A
     };
     match ended {
         Ok(Next::End) => {}
-        Ok(Next::Session(start)) => gateway.drain.spawn(session::run(start, counted)),
+        Ok(Next::Http1(http1::Next::Session(start))) => {
+            gateway.drain.spawn(session::run(start, counted));
+        }
+        Ok(Next::Http1(http1::Next::WebSocket(start))) => {
+            gateway.drain.spawn(application::run(start, counted));
+        }
         Ok(Next::Http2(start)) => gateway.drain.spawn(http2::run(start, counted)),
         Err((phase, reason)) => counted.record(phase, &reason),
     }
@@ -69,7 +75,7 @@ pub async fn serve(stream: TcpStream, arrival: Arrival, permit: Permit, turns: A
 /// What a connection becomes when its handshake, and HTTP/1.1, are over.
 enum Next {
     End,
-    Session(Box<session::Start>),
+    Http1(http1::Next),
     Http2(Box<http2::Start>),
 }
 
@@ -213,8 +219,8 @@ async fn talk(
     if stream.speaks_http2() {
         return Ok(Next::Http2(Box::new(http2::Start { stream, arrival })));
     }
-    let session = http1::serve(stream, arrival).await?;
-    Ok(session.map_or(Next::End, Next::Session))
+    let next = http1::serve(stream, arrival).await?;
+    Ok(next.map_or(Next::End, Next::Http1))
 }
 
 fn must_begin_with_proxy_header(arrival: &Arrival) -> bool {

@@ -8,6 +8,7 @@ use http::header::{self, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body_util::{Either, Full};
 
+use super::application::{self, Application, Call, Opened, Opening, RequestBody};
 use super::connection::Arrival;
 use super::routes::{Route, Target};
 use super::upgrade::Refusal;
@@ -19,31 +20,25 @@ use crate::pool::Pool;
 use crate::site::{self, redirects};
 use crate::telemetry::metrics::{ByCode, ByReason};
 
-pub(super) type Body = Either<Full<Bytes>, site::Body>;
+pub(super) type Body = Either<Full<Bytes>, Either<site::Body, application::Answer>>;
 
 /// An upgrade that may be accepted.
 #[derive(Debug)]
 pub(super) struct Upgraded<B> {
-    pub(super) pool: Arc<Pool>,
-    pub(super) identity: Box<Identity>,
+    pub(super) becomes: Becomes,
     /// The request's; over HTTP/2 it is what the session reads.
     pub(super) body: B,
 }
 
-impl<B> Upgraded<B> {
-    pub(super) fn without_body(self) -> (Upgraded<()>, B) {
-        let Self {
-            pool,
-            identity,
-            body,
-        } = self;
-        let rest = Upgraded {
-            pool,
-            identity,
-            body: (),
-        };
-        (rest, body)
-    }
+/// What goes on where HTTP ends.
+#[derive(Debug)]
+pub(super) enum Becomes {
+    Session {
+        pool: Arc<Pool>,
+        identity: Box<Identity>,
+    },
+    /// A WebSocket of a web application.
+    WebSocket(Box<Opened>),
 }
 
 /// What a request leads to.
@@ -74,7 +69,7 @@ impl Requests {
         self.begun.load(Ordering::Relaxed)
     }
 
-    pub(super) async fn answer<B>(&self, request: Request<B>) -> Answer<B> {
+    pub(super) async fn answer<B: Into<RequestBody>>(&self, request: Request<B>) -> Answer<B> {
         self.begun.store(true, Ordering::Relaxed);
         let hsts = self.hsts(request.headers());
         let mut answer = self.route(request).await;
@@ -113,7 +108,7 @@ impl Requests {
         metrics.http_requests.get_or_create(&labels).inc();
     }
 
-    async fn route<B>(&self, request: Request<B>) -> Answer<B> {
+    async fn route<B: Into<RequestBody>>(&self, request: Request<B>) -> Answer<B> {
         let Some(host) = host(&request) else {
             return Answer::Response(sentence(
                 StatusCode::BAD_REQUEST,
@@ -146,13 +141,22 @@ impl Requests {
         let Route { path, target, .. } = route;
         match target {
             Target::Pool(pool) => self.upgrade(pool, host.to_owned(), request),
+            Target::Application(application) => {
+                let host = host.to_owned();
+                let call = Call {
+                    arrival: &self.arrival,
+                    route: path,
+                    host: &host,
+                };
+                Box::pin(self.pass_on(application, call, request)).await
+            }
             Target::Site(_) | Target::Redirect(_) if wants_upgrade => {
                 Answer::Response(self.lost_upgrade(name))
             }
             Target::Site(site) => {
                 let host = host.to_owned();
                 let response = site.respond(path, &host, request).await;
-                Answer::Response(response.map(Either::Right))
+                Answer::Response(response.map(|body| Either::Right(Either::Left(body))))
             }
             Target::Redirect(redirect) => Answer::Response(redirected(redirect, host, &request)),
         }
@@ -177,6 +181,28 @@ impl Requests {
     fn client(&self, headers: &HeaderMap) -> forwarded::Client {
         let trusted = &self.arrival.snapshot.trusted_proxies;
         forwarded::client(headers, self.arrival.peer, trusted)
+    }
+
+    async fn pass_on<B: Into<RequestBody>>(
+        &self,
+        application: &Application,
+        call: Call<'_>,
+        request: Request<B>,
+    ) -> Answer<B> {
+        if !application::is_wanted(&request) {
+            return Answer::Response(application.respond(call, request.map(Into::into)).await);
+        }
+        if self.arrival.gateway.drain.is_refusing() {
+            return Answer::Response(try_again("The gateway is shutting down."));
+        }
+        let (head, body) = request.into_parts();
+        match application.open(call, head).await {
+            Opening::Response(response) => Answer::Response(response),
+            Opening::Opened(response, opened) => {
+                let becomes = Becomes::WebSocket(opened);
+                Answer::Upgraded(response, Upgraded { becomes, body })
+            }
+        }
     }
 
     fn upgrade<B>(&self, pool: &Arc<Pool>, host: String, request: Request<B>) -> Answer<B> {
@@ -215,12 +241,11 @@ impl Requests {
             }
             .unwrap_or_else(UniqueId::random),
         };
-        let upgraded = Upgraded {
+        let becomes = Becomes::Session {
             pool: Arc::clone(pool),
             identity: Box::new(identity),
-            body,
         };
-        Answer::Upgraded(response, upgraded)
+        Answer::Upgraded(response, Upgraded { becomes, body })
     }
 
     /// An upgrade where no pool is.
@@ -333,7 +358,7 @@ pub(super) fn try_again(why: &'static str) -> Response<Body> {
 }
 
 /// A plain answer: one sentence that a person can act on.
-fn sentence(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+pub(super) fn sentence(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let mut text: String = text.into();
     text.push('\n');
     let mut response = Response::new(Either::Left(Full::from(text)));

@@ -16,11 +16,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::connection::Arrival;
-use super::http::{Answer, Body, Requests, Upgraded};
+use super::http::{Answer, Becomes, Body, Requests};
 use super::outcome::{Phase, Reason};
 use super::prefixed::Prefixed;
 use super::progress::Paced;
-use super::{Gateway, session};
+use super::{Gateway, application, session};
 use crate::stream::Stream;
 
 /// hyper's own floor for its read buffer.
@@ -31,7 +31,7 @@ const SMALLEST_HEAD: usize = 8 * 1024;
 struct Serving {
     requests: Requests,
     /// The upgrade that was answered with 101.
-    upgraded: Mutex<Option<Upgraded<()>>>,
+    upgraded: Mutex<Option<Becomes>>,
 }
 
 impl Serving {
@@ -40,8 +40,8 @@ impl Serving {
         let response = match self.requests.answer(request).await {
             Answer::Response(response) => response,
             Answer::Upgraded(response, upgraded) => {
-                let (upgraded, _body) = upgraded.without_body();
-                *self.upgraded.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgraded);
+                let mut becomes = self.upgraded.lock().unwrap_or_else(PoisonError::into_inner);
+                *becomes = Some(upgraded.becomes);
                 response
             }
         };
@@ -50,11 +50,17 @@ impl Serving {
     }
 }
 
-/// Serves requests until the connection ends or becomes a session.
+/// What a connection becomes that leaves HTTP.
+pub(super) enum Next {
+    Session(Box<session::Start>),
+    WebSocket(Box<application::Start>),
+}
+
+/// Serves requests until the connection ends or becomes something else.
 pub(super) async fn serve(
     stream: Prefixed,
     arrival: Arrival,
-) -> Result<Option<Box<session::Start>>, (Phase, Reason)> {
+) -> Result<Option<Next>, (Phase, Reason)> {
     let snapshot = Arc::clone(&arrival.snapshot);
     let gateway = Arc::clone(&arrival.gateway);
     let serving = Arc::new(Serving {
@@ -119,13 +125,21 @@ pub(super) async fn serve(
         return Ok(None);
     };
     let early = [&parts.read_buf[..], &unread[..]].concat();
-    Ok(Some(Box::new(session::Start {
-        stream,
-        early,
-        pool: upgraded.pool,
-        identity: upgraded.identity,
-        arrival,
-    })))
+    Ok(Some(match upgraded {
+        Becomes::Session { pool, identity } => Next::Session(Box::new(session::Start {
+            stream,
+            early,
+            pool,
+            identity,
+            arrival,
+        })),
+        Becomes::WebSocket(opened) => Next::WebSocket(Box::new(application::Start {
+            client: stream,
+            early,
+            opened,
+            arrival,
+        })),
+    }))
 }
 
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;

@@ -1,9 +1,10 @@
 //! One request over HTTP/2: its answer within the client's windows, or the session that it becomes.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use atomic_waker::AtomicWaker;
@@ -12,15 +13,14 @@ use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
-use http_body_util::BodyExt;
-use hyper::body::Body as HttpBody;
+use hyper::body::{Body as HttpBody, Frame};
 use tokio::time::timeout_at;
 
 use super::connection::PanicsCounted;
-use super::http::{Answer, Body, Requests, Upgraded, try_again};
+use super::http::{Answer, Becomes, Body, Requests, Upgraded, try_again};
 use super::outcome::{Phase, Reason};
 use super::progress::Progress;
-use super::session;
+use super::{application, session};
 use crate::http2::{self, Chunk, Http2Stream};
 use crate::stream::Stream;
 use crate::telemetry::metrics::ByReason;
@@ -91,9 +91,11 @@ impl RequestStream {
         let panics = PanicsCounted(Arc::clone(&gateway));
         join_cookies(request.headers_mut());
         let method = request.method().clone();
-        // CANCEL: a cut leaves the answer where it stands, and the stream is reset.
+        // CANCEL: a cut leaves the answer where it stands, and the stream is reset. A client that has reset it waits for
+        // nothing: an application hears of that.
         let answer = tokio::select! {
             answer = self.requests.answer(request) => answer,
+            _ = poll_fn(|cx| self.respond.poll_reset(cx)) => return,
             () = gateway.drain.cut() => return,
         };
         match answer {
@@ -127,19 +129,35 @@ impl RequestStream {
             let full = try_again("The gateway has as many connections as it may have.");
             return self.answer(full, &Method::CONNECT).await;
         };
-        let (upgraded, body) = upgraded.without_body();
+        let Upgraded { becomes, body } = upgraded;
         let Some(outgoing) = self.begin(response.map(drop), false) else {
             return;
         };
-        let start = Box::new(session::Start {
-            stream: Stream::Http2(Box::new(Http2Stream::new(body, outgoing))),
-            early: Vec::new(),
-            pool: upgraded.pool,
-            identity: upgraded.identity,
-            arrival: self.requests.arrival.clone(),
-        });
+        let stream = Stream::Http2(Box::new(Http2Stream::new(body, outgoing)));
+        let arrival = self.requests.arrival.clone();
         let drain = &self.requests.arrival.gateway.drain;
-        drain.spawn(session::run(start, (self.serving, permit, panics)));
+        let held = (self.serving, permit, panics);
+        match becomes {
+            Becomes::Session { pool, identity } => {
+                let start = Box::new(session::Start {
+                    stream,
+                    early: Vec::new(),
+                    pool,
+                    identity,
+                    arrival,
+                });
+                drain.spawn(session::run(start, held));
+            }
+            Becomes::WebSocket(opened) => {
+                let start = Box::new(application::Start {
+                    client: stream,
+                    early: Vec::new(),
+                    opened,
+                    arrival,
+                });
+                drain.spawn(application::run(start, held));
+            }
+        }
     }
 
     /// Sends the head. `None` where the client has gone.
@@ -162,11 +180,19 @@ impl RequestStream {
             return;
         }
         let mut progress = Progress::new(self.patience);
-        while let Some(frame) = body.frame().await {
-            let data = match frame {
-                Ok(frame) => frame.into_data().unwrap_or_default(),
+        while let Some(frame) = next(&mut body, &mut outgoing).await {
+            let data = match frame.map(Frame::into_data) {
+                Ok(Ok(data)) => data,
+                Ok(Err(frame)) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    // It fails when the client has gone.
+                    drop(outgoing.send_trailers(trailers));
+                    return;
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "a file could not be read to its end");
+                    if !error.is::<application::Broken>() {
+                        tracing::warn!(%error, "a file could not be read to its end");
+                    }
                     outgoing.send_reset(h2::Reason::INTERNAL_ERROR);
                     return;
                 }
@@ -189,6 +215,17 @@ impl RequestStream {
         // It fails when the client has gone.
         drop(outgoing.send_data(Chunk::uncounted(Bytes::new()), true));
     }
+}
+
+type Piece = Result<Frame<Bytes>, Box<dyn std::error::Error + Send + Sync>>;
+
+/// The next piece of an answer; `None` at its end, and when the client has reset the stream: it may be long until the next.
+async fn next(body: &mut Body, outgoing: &mut SendStream<Chunk>) -> Option<Piece> {
+    poll_fn(|cx| match outgoing.poll_reset(cx) {
+        Poll::Ready(_) => Poll::Ready(None),
+        Poll::Pending => Pin::new(&mut *body).poll_frame(cx),
+    })
+    .await
 }
 
 /// Sends as the client's windows allow.

@@ -16,6 +16,7 @@ mod http2;
 mod http2_request;
 mod forwarded;
 mod routes;
+mod application;
 mod upgrade;
 mod session;
 mod names;

@@ -1,7 +1,8 @@
-//! Host and longest path prefix → pool, site or redirect.
+//! Host and longest path prefix → pool, application, site or redirect.
 
 use std::sync::Arc;
 
+use super::application::Application;
 use crate::config::model::{Action, OriginPolicy, Redirect};
 use crate::config::{Config, Problem};
 use crate::pool::{Pool, Registry};
@@ -13,6 +14,8 @@ use crate::telemetry::Metrics;
 pub struct Routes {
     routes: Vec<Route>,
     pools: Vec<Arc<Pool>>,
+    /// Of web applications.
+    servers: Vec<Arc<Pool>>,
 }
 
 #[derive(Debug)]
@@ -29,6 +32,7 @@ pub(super) enum Target {
     Pool(Arc<Pool>),
     Site(Box<SiteService>),
     Redirect(Redirect),
+    Application(Box<Application>),
 }
 
 /// In the order in which they win.
@@ -67,6 +71,7 @@ impl Routes {
                 Err(problem) => problems.push(problem),
             }
         }
+        let mut servers = Vec::new();
         let mut routes = Vec::new();
         for route in &config.routes {
             let target = match &route.action {
@@ -77,6 +82,16 @@ impl Routes {
                     .ok()
                     .map(|site| Target::Site(Box::new(site))),
                 Action::Redirect(redirect) => Some(Target::Redirect(redirect.clone())),
+                Action::Application(application) => {
+                    let (timeouts, workers) = (config.timeouts, config.workers.get());
+                    Application::new(application, timeouts, workers, metrics, brokers)
+                        .map_err(|problem| problems.push(problem))
+                        .ok()
+                        .map(|application| {
+                            servers.push(Arc::clone(application.pool()));
+                            Target::Application(Box::new(application))
+                        })
+                }
             };
             let host = match route.host.as_deref() {
                 None => Host::Any,
@@ -100,12 +115,21 @@ impl Routes {
             return Err(problems);
         }
         routes.sort_by(|a, b| a.host.cmp(&b.host).then(b.path.len().cmp(&a.path.len())));
-        Ok(Self { routes, pools })
+        Ok(Self {
+            routes,
+            pools,
+            servers,
+        })
     }
 
     /// Every pool, whether or not a route leads to it.
     pub fn pools(&self) -> &[Arc<Pool>] {
         &self.pools
+    }
+
+    /// These, and the servers of web applications: whoever has names to be resolved, and health to be looked after.
+    pub fn pools_and_servers(&self) -> Vec<Arc<Pool>> {
+        self.pools.iter().chain(&self.servers).cloned().collect()
     }
 
     /// The route of a request. A more specific host wins over a longer path.

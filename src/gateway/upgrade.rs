@@ -245,7 +245,7 @@ fn is_key(key: &[u8]) -> bool {
     key.len() == 24 && LENIENT.decode(key).is_ok_and(|bytes| bytes.len() == 16)
 }
 
-fn has_token(headers: &HeaderMap, name: &header::HeaderName, wanted: &str) -> bool {
+pub(super) fn has_token(headers: &HeaderMap, name: &header::HeaderName, wanted: &str) -> bool {
     tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
 }
 

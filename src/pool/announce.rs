@@ -1,6 +1,7 @@
 //! What a broker is told about a client: the PROXY header, and the headers of the upgrade.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use crate::config::announcement::{Announcement, ProxyVersion};
 use crate::config::model::{Forwarded, ForwardedPort};
@@ -60,20 +61,47 @@ pub(super) fn own_headers(
 }
 
 fn forwarded_headers(head: &mut String, forwarded: Forwarded, client: &Identity) {
+    let whence = Whence {
+        address: client.address,
+        chain: client.forwarded_for.as_deref(),
+        secure: client.secure,
+        local: client.local,
+    };
+    forwarded_fields(forwarded, &whence, |name, value| line(head, name, value));
+}
+
+/// Where a client comes from, as far as headers tell it.
+#[derive(Debug)]
+pub struct Whence<'a> {
+    pub address: SocketAddr,
+    /// The client and the proxies behind it; `None` where there is no proxy.
+    pub chain: Option<&'a str>,
+    pub secure: bool,
+    /// What it connected to.
+    pub local: SocketAddr,
+}
+
+/// Name and value of each header that tells it.
+pub fn forwarded_fields(
+    forwarded: Forwarded,
+    client: &Whence<'_>,
+    mut tell: impl FnMut(&'static str, &str),
+) {
     // Bare addresses, the client's first: EMQX and VerneMQ read that one, and cannot with a port behind it.
     let address = client.address.ip().to_canonical().to_string();
-    let chain = client.forwarded_for.as_deref().unwrap_or(&address);
-    line(head, "X-Forwarded-For", chain);
-    line(head, "X-Real-IP", &address);
-    let proto = if client.secure { "https" } else { "http" };
-    line(head, "X-Forwarded-Proto", proto);
+    tell("X-Forwarded-For", client.chain.unwrap_or(&address));
+    tell("X-Real-IP", &address);
+    tell(
+        "X-Forwarded-Proto",
+        if client.secure { "https" } else { "http" },
+    );
     let port = match forwarded.port {
         ForwardedPort::Listener => client.local.port(),
         ForwardedPort::Client => client.address.port(),
     };
     // 0: a trusted proxy named an address without one.
     if port != 0 {
-        line(head, "X-Forwarded-Port", &port.to_string());
+        tell("X-Forwarded-Port", &port.to_string());
     }
 }
 

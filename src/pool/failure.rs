@@ -8,7 +8,7 @@ use crate::mqtt::PacketType;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    #[error("connection refused: is the broker running and the port right?")]
+    #[error("connection refused: is it running, and is the port right?")]
     Refused,
     #[error(
         "no free source port towards it: source ports exhausted (source_addresses, net.ipv4.ip_local_port_range)"
@@ -76,12 +76,12 @@ fn hint(status: u16) -> &'static str {
 
 fn socket_hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::NotFound => " (is the broker running, and its folder mounted here?)",
+        io::ErrorKind::NotFound => " (is it running, and its folder mounted here?)",
         io::ErrorKind::PermissionDenied => {
             " (the gateway's user must be able to write to the socket and to enter its folder)"
         }
         io::ErrorKind::ConnectionRefused => {
-            " (nobody listens there: a broker that died leaves its socket behind)"
+            " (nobody listens there: a server that died leaves its socket behind)"
         }
         _ => "",
     }

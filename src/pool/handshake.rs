@@ -1,12 +1,10 @@
 //! The WebSocket handshake with a broker (RFC 6455 4.1): one token, no extensions, few headers. Brokers close without a
 //! word on a large head, so nothing of the client's goes along but what the broker must know.
 
-use std::net::{IpAddr, SocketAddr};
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::announce::{own_headers, passed_headers};
-use super::{Address, Broker, HandshakeFailure, Pool};
+use super::{Broker, HandshakeFailure, Pool};
 use crate::config::announcement::AskedPath;
 use crate::config::model::HostHeader;
 use crate::identity::Identity;
@@ -56,23 +54,13 @@ pub(super) async fn upgrade(
 }
 
 fn request(pool: &Pool, broker: &Broker, client: &Identity, key: &str) -> String {
-    let own = |broker: &Broker| {
-        let port = match &broker.address {
-            Address::Tcp(addresses) => addresses.first().map_or(0, SocketAddr::port),
-            Address::Unix(_) => return broker.host.clone(),
-        };
-        match broker.host.parse::<IpAddr>() {
-            Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
-            Ok(IpAddr::V4(_)) | Err(_) => format!("{}:{port}", broker.host),
-        }
-    };
     let host = match &pool.host {
-        HostHeader::Broker => own(broker),
+        HostHeader::Broker => broker.own_host(),
         HostHeader::Client => client
             .host
             .clone()
             .filter(|host| host.len() <= HOST)
-            .unwrap_or_else(|| own(broker)),
+            .unwrap_or_else(|| broker.own_host()),
         HostHeader::Fixed(host) => host.clone(),
     };
     let mut head = format!(

@@ -12,6 +12,7 @@ mod handshake;
 mod failure;
 mod attempt;
 mod join;
+mod application;
 mod health;
 pub mod probe;
 mod source;
@@ -19,7 +20,7 @@ mod series;
 mod state;
 mod view;
 
-pub use announce::announce;
+pub use announce::{Whence, announce, forwarded_fields};
 pub use attempt::mask_seed;
 pub use failure::{Failure, HandshakeFailure};
 pub use join::{JoinError, Joined, Joining};
@@ -27,7 +28,7 @@ pub use select::Busy;
 pub use state::{Registry, Trouble};
 pub use view::{BrokerView, PoolView};
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -209,6 +210,18 @@ impl Broker {
     /// Its sessions, for the drain.
     pub fn group(&self) -> &Group {
         &self.state.group
+    }
+
+    /// Its own `Host` header.
+    pub fn own_host(&self) -> String {
+        let port = match &self.address {
+            Address::Tcp(addresses) => addresses.first().map_or(0, SocketAddr::port),
+            Address::Unix(_) => return self.host.clone(),
+        };
+        match self.host.parse::<IpAddr>() {
+            Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+            Ok(IpAddr::V4(_)) | Err(_) => format!("{}:{port}", self.host),
+        }
     }
 
     /// As far as the operator has a say in it.

@@ -152,6 +152,8 @@ impl Origin {
             Transport::Wss => ("wss", &*self.path),
             Transport::Mqtt => ("mqtt", ""),
             Transport::Mqtts => ("mqtts", ""),
+            Transport::Http => ("http", ""),
+            Transport::Https => ("https", ""),
         };
         format!("{scheme}://{address}{path}").into()
     }

@@ -213,7 +213,7 @@ impl State {
     pub fn succeeded(&self) {
         let mut health = self.health();
         let change = health.succeeded(Instant::now());
-        self.changed(&health, change, &"a session was answered");
+        self.changed(&health, change, &"it has answered");
     }
 
     pub fn probed(&self, begun: Instant, sign: Sign, why: &dyn Display, probe: &Probe) {
@@ -247,8 +247,21 @@ impl State {
         }
     }
 
+    /// Servers of web applications are known by their URLs.
+    fn what(&self) -> &'static str {
+        let url = self
+            .broker
+            .trim_start_matches("unix+")
+            .trim_start_matches("srv+");
+        match url.starts_with("http") {
+            true => "server",
+            false => "broker",
+        }
+    }
+
     fn tell(&self, change: Change, why: &dyn Display) {
         let (pool, broker) = (&*self.pool, &*self.broker);
+        let what = self.what();
         match change {
             Change::Ejected {
                 time,
@@ -262,7 +275,7 @@ impl State {
                     broker,
                     failures,
                     reason = %why,
-                    "broker ejected for {} s, {}",
+                    "{what} ejected for {} s, {}",
                     time.as_secs_f64(),
                     after(noticed)
                 );
@@ -272,21 +285,21 @@ impl State {
                 broker,
                 failures,
                 reason = %why,
-                "broker fails, but it is not ejected: no other is left"
+                "{what} fails, but it is not ejected: no other is left"
             ),
             Change::Down { failures, noticed } => {
                 self.notice_seconds.observe(noticed.after.as_secs_f64());
-                tracing::warn!(pool, broker, failures, reason = %why, "broker down, {}", after(noticed));
+                tracing::warn!(pool, broker, failures, reason = %why, "{what} down, {}", after(noticed));
             }
             Change::Draining { noticed } => {
                 self.notice_seconds.observe(noticed.after.as_secs_f64());
-                tracing::info!(pool, broker, reason = %why, "broker drains: it takes no new sessions, {}", after(noticed));
+                tracing::info!(pool, broker, reason = %why, "{what} drains: it takes no new sessions, {}", after(noticed));
             }
             Change::Back { after } => tracing::info!(
                 pool,
                 broker,
                 reason = %why,
-                "broker is back after {:.1} s",
+                "{what} is back after {:.1} s",
                 after.as_secs_f64()
             ),
         }

@@ -1,4 +1,4 @@
-//! Every metric, in this file, `brokers` and `control`. docs/metrics.md is kept equal to it by a test.
+//! Every metric, in this file, `applications`, `brokers` and `control`. docs/metrics.md is kept equal to it by a test.
 //!
 //! INVARIANT: a label value is a `&'static str` from a closed set or a name from the checked configuration, with an
 //! address where a name server gave one; nothing that a client sends can become one, so the number of series
@@ -16,6 +16,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use super::applications::ApplicationMetrics;
 use super::brokers::BrokerMetrics;
 use super::control::ControlMetrics;
 use super::endings::Endings;
@@ -54,6 +55,9 @@ labels! {
     ByOutcome { who: &'static str, phase: &'static str, why: &'static str }
     ByCertificate { kind: &'static str, name: String }
     ByIssuer { issuer: String }
+    ByApplication { application: Name }
+    ByApplicationCode { application: Name, code: &'static str }
+    ByApplicationCause { application: Name, cause: &'static str }
 }
 
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -94,6 +98,7 @@ pub struct Metrics {
     pub connacks: Family<ByConnack, Counter>,
     pub broker_failures: Family<ByBrokerCause, Counter>,
     pub brokers: BrokerMetrics,
+    pub applications: ApplicationMetrics,
     pub broker_connect_seconds: Histograms<ByPool>,
     pub connack_seconds: Histograms<ByPool>,
     pub join_seconds: Histograms<ByPool>,
@@ -137,6 +142,7 @@ impl Metrics {
             connacks: Family::default(),
             broker_failures: Family::default(),
             brokers: BrokerMetrics::default(),
+            applications: ApplicationMetrics::default(),
             broker_connect_seconds: Family::new_with_constructor(handshake_seconds),
             connack_seconds: Family::new_with_constructor(handshake_seconds),
             join_seconds: Family::new_with_constructor(handshake_seconds),
@@ -251,6 +257,7 @@ impl Metrics {
             self.broker_failures.clone(),
         );
         self.brokers.register(ours);
+        self.applications.register(ours);
         ours.register(
             "broker_connect_seconds",
             "Name, TCP, TLS and WebSocket handshake with a broker",

@@ -2,6 +2,7 @@
 
 pub mod logging;
 pub mod metrics;
+mod applications;
 mod brokers;
 mod control;
 mod endings;

@@ -29,8 +29,8 @@ export function readArguments(more = {}) {
     },
   });
   if (!values.url) throw new Error('--url is missing, for example --url wss://127.0.0.1:8443/mqtt');
-  if (!values.direct && !values.url.startsWith('wss://')) {
-    throw new Error('the gateway is reached by wss:// only; --direct allows every scheme');
+  if (!values.direct && !/^(wss|https):/.test(values.url)) {
+    throw new Error('the gateway is reached by wss:// or https:// only; --direct allows every scheme');
   }
   const tls = { rejectUnauthorized: !values.insecure };
   if (values.ca) tls.ca = readFileSync(values.ca);

@@ -7,9 +7,9 @@ use std::process::Command;
 
 use tidegate::telemetry::Metrics;
 use tidegate::telemetry::metrics::{
-    ByBroker, ByBrokerCause, ByBrokerState, ByCertificate, ByCode, ByConnack, ByHandshake,
-    ByIssuer, ByListener, ByOutcome, ByPool, ByPoolReason, ByProbe, ByReason, ByResult, ByTlsCause,
-    ByVersion, Name,
+    ByApplication, ByApplicationCause, ByApplicationCode, ByBroker, ByBrokerCause, ByBrokerState,
+    ByCertificate, ByCode, ByConnack, ByHandshake, ByIssuer, ByListener, ByOutcome, ByPool,
+    ByPoolReason, ByProbe, ByReason, ByResult, ByTlsCause, ByVersion, Name,
 };
 use tokio::net::TcpStream;
 
@@ -114,28 +114,33 @@ fn families(text: &str) -> BTreeMap<String, Family> {
 
 /// docs/metrics.md.
 pub fn documented_metrics() -> BTreeMap<String, Family> {
-    ["Clients", "Sessions and brokers", "Process"]
-        .iter()
-        .flat_map(|heading| rows("docs/metrics.md", heading))
-        .map(|row| {
-            let [name, kind, labels, meaning, _what_to_do] = &row[..] else {
-                panic!("{row:?}")
-            };
-            let mut name = code_words(name).remove(0);
-            // The name that a query uses; the family's own has no suffix.
-            if kind == "counter" {
-                name = name.strip_suffix("_total").unwrap().to_owned();
-            } else if kind == "info" {
-                name = name.strip_suffix("_info").unwrap().to_owned();
-            }
-            let family = Family {
-                kind: kind.clone(),
-                labels: code_words(labels).into_iter().collect(),
-                help: meaning.clone(),
-            };
-            (name, family)
-        })
-        .collect()
+    [
+        "Clients",
+        "Sessions and brokers",
+        "Web applications",
+        "Process",
+    ]
+    .iter()
+    .flat_map(|heading| rows("docs/metrics.md", heading))
+    .map(|row| {
+        let [name, kind, labels, meaning, _what_to_do] = &row[..] else {
+            panic!("{row:?}")
+        };
+        let mut name = code_words(name).remove(0);
+        // The name that a query uses; the family's own has no suffix.
+        if kind == "counter" {
+            name = name.strip_suffix("_total").unwrap().to_owned();
+        } else if kind == "info" {
+            name = name.strip_suffix("_info").unwrap().to_owned();
+        }
+        let family = Family {
+            kind: kind.clone(),
+            labels: code_words(labels).into_iter().collect(),
+            help: meaning.clone(),
+        };
+        (name, family)
+    })
+    .collect()
 }
 
 /// A family without a series is not written, so each gets one.
@@ -245,6 +250,24 @@ fn metrics_md_has_every_metric_with_its_type_labels_and_meaning() {
         .get_or_create(&listener())
         .observe(1.0);
     metrics.spans.count("x", 1);
+    let application = ByApplication {
+        application: name(),
+    };
+    let by_cause = ByApplicationCause {
+        application: name(),
+        cause: "x",
+    };
+    let by_code = ByApplicationCode {
+        application: name(),
+        code: "2xx",
+    };
+    let web = &metrics.applications;
+    web.requests.get_or_create(&by_code).inc();
+    web.failures.get_or_create(&by_cause).inc();
+    web.head_seconds.get_or_create(&application).observe(1.0);
+    web.connects.get_or_create(&application).inc();
+    web.web_sockets.get_or_create(&application).inc();
+    web.web_socket_ends.get_or_create(&by_cause).inc();
     let issuer = ByIssuer { issuer: "x".into() };
     metrics.revocation_next_update.get_or_create(&issuer).set(1);
     let certificate = ByCertificate {

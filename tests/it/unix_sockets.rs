@@ -214,9 +214,9 @@ async fn what_is_wrong_with_a_socket_is_named() {
         (
             &*dead,
             "socket",
-            "a broker that died leaves its socket behind",
+            "a server that died leaves its socket behind",
         ),
-        (&*absent, "socket", "is the broker running"),
+        (&*absent, "socket", "is it running"),
     ] {
         fails(socket, cause, part).await;
     }

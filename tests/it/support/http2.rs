@@ -94,9 +94,29 @@ impl Http2 {
             .expect("no answer came in time")
     }
 
+    /// Sends the head of a request; its answer may be waited for while the body is sent.
+    pub async fn begin(
+        &mut self,
+        request: http::request::Builder,
+    ) -> (h2::client::ResponseFuture, SendStream<Bytes>) {
+        let mut requests = self.requests.clone().ready().await.unwrap();
+        let begun = requests.send_request(request.body(()).unwrap(), false);
+        self.requests = requests;
+        begun.unwrap()
+    }
+
     /// Sends a request without a body and reads the answer.
     pub async fn ask(&mut self, request: http::request::Builder) -> Answer {
-        let (response, _outgoing) = self.send(request, true).await.unwrap();
+        self.asked(request, true).await
+    }
+
+    /// The same with a request that does not end, as one for a WebSocket.
+    pub async fn ask_open(&mut self, request: http::request::Builder) -> Answer {
+        self.asked(request, false).await
+    }
+
+    async fn asked(&mut self, request: http::request::Builder, is_whole: bool) -> Answer {
+        let (response, _outgoing) = self.send(request, is_whole).await.unwrap();
         let (head, mut incoming) = response.into_parts();
         let mut body = Vec::new();
         while let Some(bytes) = timeout(PATIENCE, incoming.data()).await.unwrap() {

@@ -21,6 +21,7 @@ pub mod process;
 pub mod program;
 pub mod rabbitmq;
 pub mod raw_http;
+pub mod scripted;
 pub mod tools;
 
 use std::time::Duration;

@@ -139,6 +139,11 @@ impl Process {
         ended.unwrap_or_else(|_| panic!("{} did not end\n{}", self.name, self.last_words()))
     }
 
+    /// The program's own, under `/proc`.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal by name: `TERM`, `INT`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
