@@ -5,6 +5,7 @@ pub mod app;
 pub mod admin;
 pub mod gateway;
 pub mod pool;
+pub mod acme;
 pub mod site;
 pub mod certificates;
 pub mod framing;

@@ -19,7 +19,7 @@ pub(super) fn files(config: &Config, source: Option<&Source>) -> Vec<std::path::
         files.push(source.file.clone());
         files.extend(source.secrets());
     }
-    for pair in &config.certificates {
+    for pair in config.certificate_files() {
         files.extend([pair.chain.clone(), pair.key.clone()]);
     }
     let asked = config.listeners.iter();

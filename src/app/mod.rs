@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch as channel};
 use tokio_util::sync::CancellationToken;
 
+use crate::acme::{self, Plan};
 use crate::admin::commands::{Commanded, Phase};
 use crate::admin::{self, Commands, Health, Status};
 use crate::certificates::Tickets;
@@ -64,6 +65,7 @@ pub struct App {
     /// Whoever started the process holds sockets of its listeners, which queue when it has ended.
     sockets_live_on: bool,
     read: watch::Contents,
+    plan: Plan,
     /// What the operator should hear about files.
     pub warnings: Vec<Problem>,
 }
@@ -91,8 +93,12 @@ impl App {
         let tickets = Tickets::default();
         // Before they are read: what changes in between is found to be different.
         let read = watch::contents(changes::files(&config, launch.source.as_ref()));
+        let mut warnings = acme::prepare(&config, acme::Access::Make)
+            .map_err(|problem| StartError::Problems(vec![problem]))?;
+        let plan = Plan::of(&config);
         let built =
             Snapshot::build(&config, &metrics, &brokers, &tickets).map_err(StartError::Problems)?;
+        warnings.extend(built.warnings);
         metrics.control.in_force(1);
         let bound = bind_all(&config, &mut launch.inherited)?;
         for (name, address) in launch.inherited.rest() {
@@ -131,6 +137,7 @@ impl App {
             drain,
             brokers,
             tickets,
+            challenges: Arc::default(),
             metrics: Arc::clone(&metrics),
         });
         let snapshot = gateway.snapshot.load();
@@ -158,7 +165,8 @@ impl App {
             launch,
             sockets_live_on: bound.passed,
             read,
-            warnings: built.warnings,
+            plan,
+            warnings,
             config,
         })
     }
@@ -214,6 +222,8 @@ impl App {
             pools: snapshot.routes.pools_and_servers(),
             dns: self.config.dns.clone(),
         });
+        let (plans, planned) = channel::channel(self.plan);
+        let (take_over, take_overs) = mpsc::channel(1);
         let upgrade = Upgrade {
             doors: doors.clone(),
             admin: admin_door,
@@ -230,8 +240,15 @@ impl App {
             read: self.read,
             generation: 1,
             in_force,
+            plans,
             phase: phase.subscribe(),
         };
+        let certificates = acme::Shared {
+            challenges: Arc::clone(&self.gateway.challenges),
+            metrics: Arc::clone(&self.gateway.metrics),
+            take_over,
+        };
+        let certificates = keep_certificates(planned, certificates, phase.subscribe());
         let supervising = supervise::run(
             &self.gateway,
             &self.status.health,
@@ -248,15 +265,16 @@ impl App {
             desk: &desk,
             phase,
         };
-        // CANCEL: only `draining` ends; the others lose admin requests, probes, look-ups and a reload, which the end makes
-        // void.
+        // CANCEL: only `draining` ends; the others lose admin requests, probes, look-ups, orders and a reload, which the end
+        // makes void.
         let ended = tokio::select! {
             ended = draining.run(&mut stop, &mut drains) => ended,
             _ended = async {
                 tokio::join!(
                     serving,
                     follow(following, &self.gateway),
-                    reloader.run(commands, upgrade, handed_over.clone()),
+                    reloader.run(commands, take_overs, upgrade, handed_over.clone()),
+                    certificates,
                     self.gateway.drain.pace(),
                     supervising,
                 )
@@ -358,6 +376,20 @@ async fn follow(mut in_force: channel::Receiver<InForce>, gateway: &Gateway) {
             },
         }
     }
+}
+
+/// Orders certificates until this process is to go: whoever takes over orders then, and clients are no longer its own to prove.
+async fn keep_certificates(
+    plans: channel::Receiver<Plan>,
+    shared: acme::Shared,
+    mut phase: channel::Receiver<Phase>,
+) {
+    // CANCEL: an order that is dropped lets go of its lock, its proofs and its traces.
+    tokio::select! {
+        never = acme::run(plans, shared) => match never {},
+        _ = phase.wait_for(|phase| *phase != Phase::Serving) => {}
+    }
+    std::future::pending().await
 }
 
 fn tell_ready(starter: Option<Ready>) {

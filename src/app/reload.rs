@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::upgrade::Upgrade;
 use super::watch::{Contents, Watcher, contents};
 use super::{changes, supervise};
+use crate::acme::{self, Plan, TakeOver};
 use crate::admin::Status;
 use crate::admin::commands::{Command, Phase, Reloaded};
 use crate::config::model::Dns;
@@ -49,6 +50,7 @@ pub(super) struct Reloader {
     pub(super) read: Contents,
     pub(super) generation: u64,
     pub(super) in_force: watch::Sender<InForce>,
+    pub(super) plans: watch::Sender<Plan>,
     pub(super) phase: watch::Receiver<Phase>,
 }
 
@@ -58,6 +60,7 @@ struct Next {
     source: Option<Source>,
     built: Built,
     read: Contents,
+    plan: Plan,
 }
 
 /// Why nothing was taken over, and the files that would have been.
@@ -71,6 +74,7 @@ impl Reloader {
     pub(super) async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
+        mut take_overs: mpsc::Receiver<TakeOver>,
         upgrade: Upgrade,
         handed_over: CancellationToken,
     ) {
@@ -91,6 +95,7 @@ impl Reloader {
                     let seen = self.reload_changed().await;
                     watcher.follow(seen);
                 }
+                Some(answer) = take_overs.recv() => drop(answer.send(self.show_stored().await)),
                 () = handed_over.cancelled() => break,
             }
         }
@@ -160,12 +165,42 @@ impl Reloader {
         })
     }
 
+    /// A certificate came from the CA: what is in force is built again with it. The configuration's file is not read: a mistake
+    /// in it must not keep a certificate from being shown.
+    async fn show_stored(&mut self) -> bool {
+        let (gateway, config) = (Arc::clone(&self.gateway), self.config.clone());
+        let building = tokio::task::spawn_blocking(move || build(&gateway, &config));
+        let problem = match building.await {
+            Ok(Ok(built)) => {
+                self.supervisor.reloading();
+                let plan = self.plans.borrow().clone();
+                let reloaded = self.take_over(Next {
+                    loaded: unwritten(&self.config),
+                    source: self.source.clone(),
+                    built,
+                    read: self.read.clone(),
+                    plan,
+                });
+                self.told(&reloaded, "a certificate from the CA");
+                return true;
+            }
+            Ok(Err(problems)) => problems.iter().map(sentence).collect::<Vec<_>>().join("; "),
+            Err(error) => format!("a bug: {error}"),
+        };
+        tracing::error!(
+            problem,
+            "the configuration in force cannot be built with the new certificate"
+        );
+        false
+    }
+
     fn take_over(&mut self, next: Next) -> Reloaded {
         let Next {
             loaded,
             source,
             built,
             read,
+            plan,
         } = next;
         let changes = changes::told((&self.config, &self.read), (&loaded.config, &read));
         let warnings = loaded.warnings.iter().chain(&built.warnings);
@@ -184,6 +219,13 @@ impl Reloader {
         self.in_force.send_replace(InForce {
             pools: after,
             dns: loaded.config.dns.clone(),
+        });
+        self.plans.send_if_modified(|old| {
+            let differs = !old.is_same(&plan);
+            if differs {
+                *old = plan;
+            }
+            differs
         });
         self.status
             .configured(&loaded.config, new.routes.pools(), &built.certificates);
@@ -298,26 +340,23 @@ fn read(
                 return Err(Refusal { problems, seen });
             }
         },
-        None => Loaded {
-            config: old.clone(),
-            warnings: Vec::new(),
-            source: Source {
-                file: "the configuration".into(),
-                text: String::new(),
-            },
-        },
+        None => unwritten(old),
     };
     let has_file = !loaded.source.text.is_empty();
     let from = has_file.then(|| loaded.source.clone());
     // Before they are read: what changes in between is found to be different.
     let read = contents(changes::files(&loaded.config, from.as_ref()));
     let mut problems = changes::unmovable(old, &loaded.config);
-    let built = Snapshot::build(
-        &loaded.config,
-        &gateway.metrics,
-        &gateway.brokers,
-        &gateway.tickets,
-    );
+    let prepared = acme::prepare(&loaded.config, acme::Access::Make);
+    let mut warnings = prepared.unwrap_or_else(|problem| {
+        problems.push(problem);
+        Vec::new()
+    });
+    let plan = Plan::of(&loaded.config);
+    let built = build(gateway, &loaded.config).map(|mut built| {
+        built.warnings.append(&mut warnings);
+        built
+    });
     let built = built.map_err(|found| problems.extend(found));
     match (loaded.source.problems(problems), built) {
         (None, Ok(built)) => Ok(Next {
@@ -325,6 +364,7 @@ fn read(
             loaded,
             built,
             read,
+            plan,
         }),
         (Some(problems), _) => Err(Refusal {
             problems,
@@ -337,6 +377,23 @@ fn read(
                 seen: read,
             })
         }
+    }
+}
+
+fn build(gateway: &Gateway, config: &Config) -> Result<Built, Vec<Problem>> {
+    let (metrics, brokers) = (&gateway.metrics, &gateway.brokers);
+    Snapshot::build(config, metrics, brokers, &gateway.tickets)
+}
+
+/// A configuration that no file has.
+fn unwritten(config: &Config) -> Loaded {
+    Loaded {
+        config: config.clone(),
+        warnings: Vec::new(),
+        source: Source {
+            file: "the configuration".into(),
+            text: String::new(),
+        },
     }
 }
 

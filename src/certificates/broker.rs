@@ -1,4 +1,4 @@
-//! TLS towards brokers: whom a pool trusts, and what it offers.
+//! TLS towards brokers: whom a pool trusts, and what it offers; and towards the directory of a CA, likewise.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use rustls::client::Resumption;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::config::acme::Acme;
 use crate::config::model::{BrokerTls, Transport, Trust};
 use crate::config::{Place, Problem};
 
@@ -55,6 +56,20 @@ pub fn broker(tls: &BrokerTls, transport: Transport) -> Result<Arc<ClientConfig>
     }
     config.resumption = Resumption::in_memory_sessions(RESUMABLE_BROKERS);
     Ok(Arc::new(config))
+}
+
+/// The TLS configuration for a CA's directory.
+///
+/// # Errors
+/// A file of roots that cannot be read or holds no certificate.
+pub fn directory(acme: &Acme) -> Result<Arc<ClientConfig>, Problem> {
+    let tls = BrokerTls {
+        trust: acme.trust.clone(),
+        server_name: None,
+        certificate: None,
+        place: acme.place.clone(),
+    };
+    broker(&tls, Transport::Wss)
 }
 
 /// The operating system's roots, or Mozilla's as built in: a container from scratch has none.

@@ -60,17 +60,51 @@ pub(super) fn load(
         return Err(problems);
     }
     warnings.extend(verdict::doubtful(&facts, files, now));
-    let report = Report {
-        path: files.chain.clone(),
-        names: leaf.names.clone(),
-        not_before: leaf.not_before,
-        not_after: leaf.not_after,
-        key: leaf.key.to_string(),
-        issuer: leaf.issuer.clone(),
-        chain_length: facts.len(),
-    };
-    let key = Arc::new(CertifiedKey::new(certificates, key));
-    Ok(Loaded { key, report })
+    Ok(Loaded::new(files, certificates, &facts, key))
+}
+
+/// Reads a certificate that was issued to us: what matters is that it can be shown. Its end is a warning, since one that has
+/// ended says more to a client than none.
+pub(super) fn load_stored(
+    files: &CertificateFiles,
+    now: SystemTime,
+    provider: &CryptoProvider,
+    warnings: &mut Vec<Problem>,
+) -> Result<Loaded, Problem> {
+    let (certificates, facts) = read_chain(files)?;
+    let keys = read_keys(files, provider)?;
+    let key = matching(&keys, &facts[0]).ok_or_else(|| mismatch(&keys, &facts, files))?;
+    warnings.extend(readable_by_all(&files.key, &files.key_place));
+    let ended = verdict::outside_its_time(&facts[0], files, now);
+    warnings.extend(ended.map(|problem| {
+        problem.help(
+            "it is shown all the same; the log and `tidegate check` say why there is no new one",
+        )
+    }));
+    Ok(Loaded::new(files, certificates, &facts, key))
+}
+
+impl Loaded {
+    fn new(
+        files: &CertificateFiles,
+        certificates: Vec<CertificateDer<'static>>,
+        facts: &[Facts],
+        key: Arc<dyn SigningKey>,
+    ) -> Self {
+        let leaf = &facts[0];
+        Self {
+            key: Arc::new(CertifiedKey::new(certificates, key)),
+            report: Report {
+                path: files.chain.clone(),
+                names: leaf.names.clone(),
+                not_before: leaf.not_before,
+                not_after: leaf.not_after,
+                key: leaf.key.to_string(),
+                issuer: leaf.issuer.clone(),
+                chain_length: facts.len(),
+            },
+        }
+    }
 }
 
 /// Reads the gateway's own certificate for brokers. The first problem, if there is one.

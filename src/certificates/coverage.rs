@@ -1,5 +1,7 @@
 //! Which host names a certificate is good for (RFC 9525 6.3), for the SNI choice and for the check of the routes.
 
+use std::collections::HashSet;
+
 use crate::config::Problem;
 use crate::config::model::{Config, Speaks};
 
@@ -20,11 +22,11 @@ pub(super) fn uncovered(config: &Config, loaded: &[Loaded]) -> Vec<Problem> {
     if !speaks_tls {
         return Vec::new();
     }
-    let names: Vec<&str> = loaded
-        .iter()
-        .flat_map(|one| &one.report.names)
-        .map(String::as_str)
-        .collect();
+    let shown = loaded.iter().flat_map(|one| &one.report.names);
+    let ordered = config.acme_certificates().flat_map(|one| &one.names);
+    let mut names: Vec<&str> = shown.chain(ordered).map(String::as_str).collect();
+    let mut known = HashSet::new();
+    names.retain(|name| known.insert(*name));
     let mut problems = Vec::new();
     for route in &config.routes {
         let Some(host) = route.host.as_deref() else {
@@ -32,8 +34,11 @@ pub(super) fn uncovered(config: &Config, loaded: &[Loaded]) -> Vec<Problem> {
         };
         if !covers(&names, host) {
             problems.push(
-                Problem::new(&route.place, message(host, &names, loaded.len()))
-                    .help("add a certificate for the host, or issue this one again with it"),
+                Problem::new(
+                    &route.place,
+                    message(host, &names, config.certificates.len()),
+                )
+                .help("add a certificate for the host, or issue this one again with it"),
             );
         }
     }

@@ -4,8 +4,7 @@
 //! are never overwritten, and a reader never sees half a file.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +15,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 
+use super::atomic::replace;
 use super::facts::Facts;
 use super::trust;
 
@@ -280,27 +280,8 @@ fn read(path: &Path) -> Result<String, DevError> {
     })
 }
 
-/// Writes beside the target and renames: whoever reads meanwhile sees the old file or the new one.
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DevError> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.new", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let written = write_new(&beside, bytes, mode).and_then(|()| fs::rename(&beside, path));
-    if written.is_err() && beside.exists() {
-        drop(fs::remove_file(&beside));
-    }
-    written.map_err(|source| write_error(path, source))
-}
-
-/// SECURITY: `create_new` follows no link that someone has laid, and the mode holds from the first byte.
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    replace(path, bytes, mode).map_err(|source| write_error(path, source))
 }
 
 fn write_error(path: &Path, source: io::Error) -> DevError {

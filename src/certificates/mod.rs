@@ -5,8 +5,10 @@
 //! but the finished `Arc<ServerConfig>` and `Arc<ClientConfig>`.
 
 mod anyone;
+mod atomic;
 mod broker;
 mod chain;
+pub mod challenge;
 mod clients;
 mod coverage;
 pub mod dev;
@@ -15,6 +17,7 @@ mod facts;
 mod pem;
 mod policy;
 mod resolver;
+mod stored;
 mod subject;
 mod tickets;
 mod trust;
@@ -30,19 +33,22 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
-use crate::config::model::{Config, Speaks};
+use crate::config::model::{Certificate, Config, Speaks};
 use crate::config::{Place, Problem};
 use crate::tls::Noting;
 
 use self::chain::Loaded;
 use self::policy::Order;
-use self::resolver::Resolver;
+use self::resolver::{Awaited, Resolver};
 use self::tickets::{Scope, Source};
 
-pub use self::broker::broker;
+pub use self::atomic::replace;
+pub use self::broker::{broker, directory};
+pub use self::challenge::Challenges;
 pub use self::clients::naming_refused;
 pub use self::expiry::{Expiry, Kind, expiries};
 pub use self::policy::ClientTls;
+pub use self::stored::{Stored, issued, stored};
 pub use self::subject::{has_ended, holder, subject_of};
 pub use self::tickets::Tickets;
 
@@ -105,11 +111,26 @@ pub fn server_at(
     let mut problems = Vec::new();
     let mut warnings = Vec::new();
     let mut loaded = Vec::new();
-    for files in &config.certificates {
-        match chain::load(files, now, &provider, &mut warnings) {
-            Ok(one) => loaded.push(one),
-            Err(found) => problems.extend(found),
+    let mut awaited = Awaited::default();
+    for (index, certificate) in config.certificates.iter().enumerate() {
+        match certificate {
+            Certificate::Files(files) => match chain::load(files, now, &provider, &mut warnings) {
+                Ok(one) => loaded.push(one),
+                Err(found) => problems.extend(found),
+            },
+            Certificate::Acme(ordered) => {
+                let found = stored::load(ordered, now, &provider, &mut warnings);
+                awaited.is_default |= index == 0 && found.is_empty();
+                let is_there =
+                    |name: &&String| found.iter().any(|one| one.report.names.contains(name));
+                let missing = ordered.names.iter().filter(|name| !is_there(name));
+                awaited.names.extend(missing.cloned());
+                loaded.extend(found);
+            }
         }
+    }
+    if let Some(acme) = &config.acme {
+        problems.extend(directory(acme).err());
     }
     let verifiers = verifiers(config, now, &provider, &mut warnings, &mut problems);
     let tickets = Source::of(config.tls.ticket_keys.as_ref(), tickets)
@@ -121,14 +142,15 @@ pub fn server_at(
     let (Ok(tickets), true) = (tickets, problems.is_empty()) else {
         return Err(problems);
     };
-    let place = config
-        .certificates
-        .first()
-        .map(|files| files.chain_place.clone())
-        .unwrap_or_default();
+    let place = match config.certificates.first() {
+        Some(Certificate::Files(files)) => files.chain_place.clone(),
+        Some(Certificate::Acme(ordered)) => ordered.place.clone(),
+        None => Place::default(),
+    };
     let shared = Listening {
         config,
         loaded: &loaded,
+        awaited: &awaited,
         tickets: &tickets,
     };
     let tls = shared.tls(None, &place).map_err(|problem| vec![problem])?;
@@ -167,6 +189,7 @@ fn verifiers(
 struct Listening<'a> {
     config: &'a Config,
     loaded: &'a [Loaded],
+    awaited: &'a Awaited,
     tickets: &'a Source,
 }
 
@@ -217,7 +240,10 @@ impl Listening<'_> {
             .with_protocol_versions(policy::versions(self.config.tls.minimum))
             .map_err(failed)?
             .with_client_cert_verifier(Arc::clone(verifier))
-            .with_cert_resolver(Noting::new(Arc::new(Resolver::new(self.loaded))));
+            .with_cert_resolver(Noting::new(Arc::new(Resolver::new(
+                self.loaded,
+                self.awaited,
+            ))));
         tls.alpn_protocols = alpn(true);
         // Resumption by tickets only: nothing is kept for clients that are away.
         tls.ticketer = self.tickets.ticketer(scope.clone());

@@ -1,9 +1,10 @@
 //! The certificate for a TLS handshake: by server name (RFC 6066 3), then by what the client can verify.
 //!
 //! An exact name goes before a wildcard; without a known name the first certificate of the configuration is used, so a
-//! client always gets an answer it can explain. Names with several certificates prefer ECDSA: signing costs a tenth.
+//! client always gets an answer it can explain; unless the name is one whose certificate is still to be issued: then it is
+//! told that there is none, and not shown another. Names with several certificates prefer ECDSA: signing costs a tenth.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -13,17 +14,27 @@ use rustls::{SignatureAlgorithm, SignatureScheme};
 use super::chain::Loaded;
 use super::coverage::wildcard_of;
 
+/// What is ordered and not there yet.
+#[derive(Debug, Default)]
+pub(super) struct Awaited {
+    pub(super) names: Vec<String>,
+    /// The first certificate of the configuration is among them.
+    pub(super) is_default: bool,
+}
+
 /// All certificates by name; built once, read at every handshake.
 #[derive(Debug)]
 pub(super) struct Resolver {
     /// DNS names and wildcards as written in the certificates; each list best first, never empty.
     by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
-    /// The first certificate, with others that share its first name.
+    /// The first certificate, with others that share its first name; empty while that is still to be issued.
     default: Vec<Arc<CertifiedKey>>,
+    /// Names whose certificate is still to be issued.
+    awaited: HashSet<String>,
 }
 
 impl Resolver {
-    pub(super) fn new(loaded: &[Loaded]) -> Self {
+    pub(super) fn new(loaded: &[Loaded], awaited: &Awaited) -> Self {
         let mut by_name: HashMap<String, Vec<Arc<CertifiedKey>>> = HashMap::new();
         for one in loaded {
             for name in &one.report.names {
@@ -36,12 +47,16 @@ impl Resolver {
         for keys in by_name.values_mut() {
             keys.sort_by_key(|key| rank(key)); // stable: file order decides among equals
         }
-        let default = loaded
-            .first()
+        let first = loaded.first().filter(|_| !awaited.is_default);
+        let default = first
             .and_then(|first| first.report.names.first())
             .and_then(|name| by_name.get(name).cloned())
             .unwrap_or_default();
-        Self { by_name, default }
+        Self {
+            by_name,
+            default,
+            awaited: awaited.names.iter().cloned().collect(),
+        }
     }
 
     fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
@@ -52,6 +67,9 @@ impl Resolver {
         let known = [exact, wildcard].into_iter().flatten().flatten();
         let known: Vec<&Arc<CertifiedKey>> = known.collect();
         let candidates = if known.is_empty() {
+            if name.is_some_and(|name| self.awaited.contains(name)) {
+                return None;
+            }
             self.default.iter().collect()
         } else {
             known

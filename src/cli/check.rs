@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use crate::acme::{Access, prepare, standing};
 use crate::certificates::{Report, Tickets};
 use crate::config::Config;
 use crate::config::model::{Action, HostHeader, Listener, Pool, Speaks, Trust};
@@ -42,7 +43,17 @@ pub(super) fn check(options: &Options) -> ExitCode {
             };
         }
     };
-    super::warn(&loaded, built.warnings);
+    let mut warnings = match prepare(&loaded.config, Access::Look) {
+        Ok(warnings) => warnings,
+        Err(problem) => {
+            return match loaded.source.problems(vec![problem]) {
+                Some(problems) => super::bad_config(&problems),
+                None => ExitCode::FAILURE,
+            };
+        }
+    };
+    warnings.extend(built.warnings);
+    super::warn(&loaded, warnings);
     println!("{}: the configuration is good", path.display());
     tell(&loaded.config, &built.certificates);
     let grace = options.grace.map(|grace| grace.0);
@@ -84,6 +95,7 @@ fn tell(config: &Config, certificates: &[Report]) {
             );
         }
     }
+    tell_acme(config);
     println!("\nroutes, the most specific first");
     let mut routes: Vec<_> = config.routes.iter().collect();
     routes.sort_by_key(|route| {
@@ -116,6 +128,27 @@ fn tell(config: &Config, certificates: &[Report]) {
         "  {} connections, {} handshakes at once, packets up to {} bytes",
         limits.connections, limits.handshakes, limits.packet
     );
+}
+
+/// What is ordered, and how that goes, by what is stored: nobody is asked.
+fn tell_acme(config: &Config) {
+    let Some(acme) = &config.acme else { return };
+    println!("\ncertificates that are ordered from {}", acme.directory);
+    println!("  kept in {}", acme.state.display());
+    let now = SystemTime::now();
+    for ordered in config.acme_certificates() {
+        println!("  {}", ordered.names.join(" "));
+        for line in standing(ordered, now).told(now) {
+            println!("      {line}");
+        }
+    }
+    let tls = config.listeners.iter();
+    let mut tls = tls.filter(|listener| listener.speaks == Speaks::Tls);
+    if !tls.any(|listener| listener.address.port() == 443) {
+        println!(
+            "  no TLS listener has port 443, to which the CA connects: something has to lead there"
+        );
+    }
 }
 
 /// How long a stop takes at most, and whether there is so much time.

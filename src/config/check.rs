@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 
+use super::check_acme::{acme, certificates};
 use super::check_applications::application;
 use super::check_bounds::{drain, limits, timeouts};
 use super::check_dns::dns;
@@ -13,8 +14,8 @@ use super::check_listeners::{certificates_nobody_asks_for, client_certificates, 
 use super::check_pools::pools;
 use super::check_site::{check_status, hsts, origins, site};
 use super::model::{
-    Action, Admin, CertificateFiles, Config, Listener, Log, Redirect, Route, Speaks, Strictness,
-    TicketKeysFile, TlsPolicy, TlsVersion,
+    Action, Admin, Config, Listener, Log, Redirect, Route, Speaks, Strictness, TicketKeysFile,
+    TlsPolicy, TlsVersion,
 };
 use super::problem::Problem;
 use super::raw;
@@ -58,10 +59,15 @@ impl Findings<'_> {
 }
 
 /// Checks the whole file. The result is to be used only where no problem was found.
-pub(super) fn check(raw: raw::Config, findings: &mut Findings<'_>) -> Config {
+pub(super) fn check(
+    raw: raw::Config,
+    state_directory: Option<&str>,
+    findings: &mut Findings<'_>,
+) -> Config {
     let listeners = listeners(raw.listeners, findings);
     let admin = admin(raw.admin, &listeners, findings);
-    let certificates = certificates(raw.certificates, &listeners, findings);
+    let acme = acme(raw.acme, state_directory, findings);
+    let certificates = certificates(raw.certificates, acme.as_ref(), &listeners, findings);
     let pools = pools(raw.pools, findings);
     let names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
     let routes = routes(raw.routes, &names, findings);
@@ -71,6 +77,7 @@ pub(super) fn check(raw: raw::Config, findings: &mut Findings<'_>) -> Config {
         trusted_proxies: networks(&raw.trusted_proxies, "trusted_proxies", findings),
         admin,
         certificates,
+        acme,
         tls: TlsPolicy {
             strictness: match raw.tls.policy {
                 raw::TlsPolicy::Modern => Strictness::Modern,
@@ -191,35 +198,6 @@ fn admin(
         hosts: admin.hosts.into_iter().map(|host| host.0).collect(),
         place: findings.places.of("admin.address"),
     })
-}
-
-fn certificates(
-    raw: Vec<raw::Certificate>,
-    listeners: &[Listener],
-    findings: &mut Findings<'_>,
-) -> Vec<CertificateFiles> {
-    let tls = listeners
-        .iter()
-        .find(|listener| listener.speaks == Speaks::Tls);
-    match (tls, raw.first()) {
-        (Some(listener), None) => findings.problem(
-            &listener.place.key,
-            "speaks TLS, but there are no `certificates`",
-            "add `certificates` with `chain` and `key`, or `plain: routes` where something in front ends TLS",
-        ),
-        (None, Some(_)) => findings.warning("certificates", "not used: no listener speaks TLS", "remove `plain` from a listener"),
-        (Some(_), Some(_)) | (None, None) => {}
-    }
-    let files = raw.into_iter().enumerate().map(|(index, files)| {
-        let key = format!("certificates[{index}]");
-        CertificateFiles {
-            chain: files.chain.0.into(),
-            chain_place: findings.places.of(&format!("{key}.chain")),
-            key: files.key.0.into(),
-            key_place: findings.places.of(&format!("{key}.key")),
-        }
-    });
-    files.collect()
 }
 
 fn routes(raw: Vec<raw::Route>, pools: &[&str], findings: &mut Findings<'_>) -> Vec<Route> {

@@ -5,6 +5,7 @@
 //! Relative paths in the file are relative to the working directory of the process.
 
 pub mod model;
+pub mod acme;
 pub mod announcement;
 pub mod kinds;
 pub mod problem;
@@ -20,6 +21,7 @@ mod leaf;
 mod schema;
 mod suggest;
 mod raw;
+mod raw_acme;
 mod raw_admin;
 mod raw_announcement;
 mod raw_applications;
@@ -38,10 +40,12 @@ mod broker_url;
 mod application_url;
 mod socket_url;
 pub mod probe_values;
+mod acme_values;
 mod check;
 mod check_pools;
 mod check_health;
 mod check_announcement;
+mod check_acme;
 mod check_applications;
 mod check_bounds;
 mod check_dns;
@@ -180,13 +184,17 @@ fn examine(
     let schema = schema();
     let mut structure = structure::walk(&tree, &schema);
     problems.append(&mut structure.problems);
-    let (config, findings) = fit(&structure, &problems);
+    let (config, findings) = fit(&structure, &problems, environment);
     problems.extend(findings.problems);
     (config, problems, findings.warnings)
 }
 
 /// The checks behind the structure. Where that has problems, only those that are not their consequence are kept.
-fn fit<'a>(structure: &'a Structure, problems: &[Problem]) -> (Option<Config>, Findings<'a>) {
+fn fit<'a>(
+    structure: &'a Structure,
+    problems: &[Problem],
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> (Option<Config>, Findings<'a>) {
     let mut findings = Findings {
         places: &structure.places,
         problems: Vec::new(),
@@ -197,7 +205,9 @@ fn fit<'a>(structure: &'a Structure, problems: &[Problem]) -> (Option<Config>, F
     };
     match serde_json::from_value(value.clone()) {
         Ok(raw) => {
-            let config = check(raw, &mut findings);
+            // systemd.exec(5): where a service may keep what it must not lose.
+            let state_directory = environment("STATE_DIRECTORY");
+            let config = check(raw, state_directory.as_deref(), &mut findings);
             findings
                 .problems
                 .retain(|problem| !structure.concerns(problem));

@@ -12,6 +12,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::acme::{Acme, AcmeCertificate};
 use super::announcement::Announcement;
 use super::networks::Networks;
 use super::origins::Origins;
@@ -29,7 +30,9 @@ pub struct Config {
     /// Health, metrics and status; `None` when `admin: off`.
     pub admin: Option<Admin>,
     /// At least one when any listener speaks TLS.
-    pub certificates: Vec<CertificateFiles>,
+    pub certificates: Vec<Certificate>,
+    /// Set when one of them is ordered.
+    pub acme: Option<Acme>,
     pub tls: TlsPolicy,
     /// At least one; in file order (the choice is by host and longest path, never by order).
     pub routes: Vec<Route>,
@@ -44,6 +47,24 @@ pub struct Config {
     pub watch: bool,
     /// Threads that carry client traffic, each with its own runtime and its own listening sockets.
     pub workers: NonZeroUsize,
+}
+
+impl Config {
+    /// The certificates that are read from the operator's files.
+    pub fn certificate_files(&self) -> impl Iterator<Item = &CertificateFiles> {
+        self.certificates.iter().filter_map(|one| match one {
+            Certificate::Files(files) => Some(files),
+            Certificate::Acme(_) => None,
+        })
+    }
+
+    /// Those that are ordered.
+    pub fn acme_certificates(&self) -> impl Iterator<Item = &AcmeCertificate> {
+        self.certificates.iter().filter_map(|one| match one {
+            Certificate::Files(_) => None,
+            Certificate::Acme(ordered) => Some(ordered),
+        })
+    }
 }
 
 /// One listening address.
@@ -98,6 +119,13 @@ pub struct Admin {
     /// Names beside those that are always right; lower case, exact or `*.example.com`.
     pub hosts: Vec<String>,
     pub place: Place,
+}
+
+/// A certificate for clients, and where it comes from.
+#[derive(Debug, Clone)]
+pub enum Certificate {
+    Files(CertificateFiles),
+    Acme(AcmeCertificate),
 }
 
 /// A certificate chain (leaf first) and its private key, both PEM.

@@ -29,6 +29,8 @@ macro_rules! text {
     };
 }
 
+pub(super) use text;
+
 text!(
     /// `example.com` or `*.example.com`, lower case.
     HostPattern, host_pattern
@@ -144,7 +146,7 @@ fn host_pattern(text: &str) -> Result<String, Fault> {
     Ok(host)
 }
 
-fn is_dns_name(name: &str) -> bool {
+pub(super) fn is_dns_name(name: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')

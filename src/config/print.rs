@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::acme::Acme;
 use super::model::{
-    Action, ClientCertificates, Config, Listener, Route, Speaks, Strictness, TlsVersion,
+    Action, Certificate, ClientCertificates, Config, Listener, Route, Speaks, Strictness,
+    TlsVersion, Trust,
 };
 use super::networks::{Network, Networks};
 use super::values::{Size, Span};
@@ -49,21 +51,33 @@ fn flatten(settings: &mut BTreeMap<String, String>, key: &str, value: &Value) {
     }
 }
 
-/// A broker by its URL, a listener by its address, a certificate by its file, a route by host and path.
+/// A broker by its URL, a listener by its address, a certificate by its file or its names, a route by host and path.
 fn called(value: &Value) -> Option<String> {
     let text = |name: &str| value.get(name)?.as_str();
     let name = text("url")
         .or_else(|| text("address"))
         .or_else(|| text("chain"));
     let route = || text("path").map(|path| format!("{}{path}", text("host").unwrap_or("*")));
-    name.map(str::to_owned).or_else(route)
+    let names = || {
+        let names = value.get("acme")?.as_array()?.iter();
+        Some(
+            names
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(" "),
+        )
+    };
+    name.map(str::to_owned).or_else(names).or_else(route)
 }
 
 fn whole(config: &Config) -> Map<String, Value> {
     let certificates = config
         .certificates
         .iter()
-        .map(|files| json!({ "chain": files.chain, "key": files.key }));
+        .map(|certificate| match certificate {
+            Certificate::Files(files) => json!({ "chain": files.chain, "key": files.key }),
+            Certificate::Acme(ordered) => json!({ "acme": ordered.names }),
+        });
     let pools = config
         .pools
         .iter()
@@ -80,6 +94,7 @@ fn whole(config: &Config) -> Map<String, Value> {
             ),
         ),
         ("certificates", certificates.collect()),
+        ("acme", config.acme.as_ref().map_or(Value::Null, acme)),
         ("tls", tls(config)),
         (
             "routes",
@@ -108,6 +123,7 @@ fn whole(config: &Config) -> Map<String, Value> {
     ];
     fields
         .into_iter()
+        .filter(|(_, value)| !value.is_null())
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
 }
@@ -198,6 +214,21 @@ fn tls(config: &Config) -> Value {
         });
     }
     value
+}
+
+fn acme(acme: &Acme) -> Value {
+    json!({
+        "agree_tos": true,
+        "email": acme.email,
+        "directory": acme.directory,
+        "state": acme.state,
+        "ca": match &acme.trust {
+            Trust::Ca(file) => json!(file),
+            Trust::System | Trust::Anyone => Value::Null,
+        },
+        "eab": acme.eab.as_ref().map(|_secret| json!({ "key_id": "***", "mac_key": "***" })),
+        "profile": acme.profile,
+    })
 }
 
 fn listener(listener: &Listener) -> Value {

@@ -16,6 +16,7 @@ use super::names::{
 use super::networks::Network;
 use super::origins::Origin;
 use super::probe_values::ProbeUrl;
+use super::raw_acme::{Acme, Certificate};
 use super::raw_admin::Admin;
 use super::raw_announcement::{
     BrokerPath, Cookies, Forwarded, Headers, ProxyProtocol, SourceAddress,
@@ -48,6 +49,8 @@ pub(super) struct Config {
     /// the certificates; the first one is shown to clients that name none. Needed by every listener without `plain`.
     #[serde(default)]
     pub certificates: Vec<Certificate>,
+    /// Certificates that are ordered from a CA, Let's Encrypt unless another is named, and renewed by themselves.
+    pub acme: Option<Acme>,
     /// TLS towards clients.
     #[serde(default)]
     pub tls: Tls,
@@ -116,16 +119,6 @@ pub(super) enum Plain {
     Redirect,
     /// The routes are served without TLS: behind a load balancer that ends it, or on a private network.
     Routes,
-}
-
-/// A certificate chain and its private key.
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Certificate {
-    /// PEM file: the certificate, then every intermediate.
-    pub chain: FilePath,
-    /// PEM file: the private key. May be the same file as `chain`.
-    pub key: FilePath,
 }
 
 /// TLS towards clients.

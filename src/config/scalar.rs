@@ -9,6 +9,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::acme_values::{Directory, DomainName, Email};
 use super::application_url::ApplicationUrl;
 use super::broker_url::BrokerUrl;
 use super::names::{
@@ -85,6 +86,9 @@ scalars! {
     ServerName, "server name", "string", "emqx.internal";
     LogFilter, "log level", "string", "info";
     Label, "name", "string", "public";
+    DomainName, "DNS name", "string", "example.com";
+    Email, "e-mail address", "string", "ops@example.com";
+    Directory, "ACME directory", "string", "letsencrypt";
     BrokerPath, "broker path", "string", "/mqtt";
     SourceAddress, "IP address", "string", "10.0.0.5";
     Network, "network", "string", "10.0.0.0/8";
@@ -108,9 +112,11 @@ pub(super) fn stand_in(format: &str) -> &'static str {
         "path" | "broker path" | "application path" | "path to redirect" => "/stand-in",
         "IP address" => "127.0.0.1",
         "redirect" => "/stand-in",
-        "host" | "server name" => "stand-in.invalid",
+        "host" | "server name" | "DNS name" => "stand-in.invalid",
         "origin" => "https://stand-in.invalid",
         "log level" => "info",
+        "e-mail address" => "stand-in@stand-in.invalid",
+        "ACME directory" => "https://stand-in.invalid/",
         "broker URL" => "ws://stand-in.invalid",
         "application URL" => "http://stand-in.invalid",
         "probe URL" => "http://stand-in.invalid/",

@@ -22,7 +22,7 @@ use crate::tls::{self, Hello, ServerName, TlsStream};
 
 pub(super) type Secured = (Box<TlsStream>, Option<ServerName>);
 
-/// From the hello to the end of the handshake; `None` where its turn came too late.
+/// From the hello to the end of the handshake; `None` where its turn came too late, and where a CA came to see a proof.
 pub(super) async fn handshake(
     mut tcp: TcpStream,
     arrival: &Arrival,
@@ -38,22 +38,38 @@ pub(super) async fn handshake(
     let Some(turn) = turn(&tcp, arrival, turns).await? else {
         return Ok(None);
     };
-    let config = Arc::clone(config.for_one_that(hello.prefers_chacha()));
+    let pending = arrival.gateway.challenges.pending();
+    let proof = pending.filter(|pending| {
+        hello
+            .asked()
+            .is_some_and(|asked| pending.is_asked_by(&asked))
+    });
+    let config = match &proof {
+        Some(proof) => Arc::clone(&proof.tls),
+        None => Arc::clone(config.for_one_that(hello.prefers_chacha())),
+    };
     let mut accepting = pin!(naming_refused(tls::accept(config, hello, tcp)));
     // Here is most of the work; with the first answer on its way the next one may begin.
     let answered = poll_fn(|cx| Poll::Ready(accepting.as_mut().poll(cx))).await;
     drop(turn);
     let accepted = match answered {
         Poll::Ready(accepted) => accepted,
-        Poll::Pending => timeout_at(deadline, accepting).await.map_err(late)?,
+        Poll::Pending => match timeout_at(deadline, accepting).await {
+            Err(_) if proof.is_some() => return Ok(None),
+            accepted => accepted.map_err(late)?,
+        },
     };
     let (ended, refused) = accepted;
+    if proof.is_some() {
+        part_from_ca(ended.map_err(|(error, _)| error), arrival, deadline).await;
+        return Ok(None);
+    }
     let (error, mut tcp) = match ended {
         Ok(secured) => return Ok(Some(secured)),
         Err(failed) => failed,
     };
     let cause = cause(&error);
-    if cause == TlsCause::ClientCertificate {
+    if matches!(cause, TlsCause::ClientCertificate | TlsCause::NoCertificate) {
         // The alert says what is wrong, and a reset could overtake it.
         let_read(&mut tcp).await;
     }
@@ -67,6 +83,22 @@ pub(super) async fn handshake(
         None => error,
     };
     Err((Phase::Tls, failed(arrival, cause, error)))
+}
+
+/// Behind a handshake with a proof there is nothing: no HTTP, and no client's end in logs and metrics.
+async fn part_from_ca(ended: std::io::Result<Secured>, arrival: &Arrival, deadline: Instant) {
+    let peer = arrival.peer;
+    match ended {
+        Ok((mut stream, name)) => {
+            tracing::info!(%peer, name, "a CA was shown that the name leads here");
+            if let Ok(Err(error)) = timeout_at(deadline, stream.shutdown()).await {
+                tracing::debug!(%peer, %error, "the CA did not wait for the end");
+            }
+        }
+        Err(error) => {
+            tracing::info!(%peer, %error, "a CA broke off before it saw that the name leads here");
+        }
+    }
 }
 
 /// Waits for a turn among the handshakes of this worker. `None` where the wait was too long.
@@ -117,6 +149,12 @@ fn cause(error: &std::io::Error) -> TlsCause {
     let inner = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<tls::NoCertificate>())
+    {
+        return TlsCause::NoCertificate;
+    }
     match inner {
         Some(rustls::Error::AlertReceived(_)) => TlsCause::Alert,
         Some(rustls::Error::PeerIncompatible(

@@ -30,7 +30,7 @@ pub use routes::Routes;
 
 use std::sync::Arc;
 
-use crate::certificates::{self, ClientTls, Report, Tickets};
+use crate::certificates::{self, Challenges, ClientTls, Report, Tickets};
 use crate::config::model::{self, Limits, Log, Speaks, Timeouts};
 use crate::config::networks::Networks;
 use crate::config::{Config, Problem};
@@ -51,6 +51,8 @@ pub struct Gateway {
     pub brokers: Registry,
     /// What session tickets are protected by: clients resume over a reload.
     pub tickets: Tickets,
+    /// What a CA is about to be shown.
+    pub challenges: Arc<Challenges>,
     pub metrics: Arc<Metrics>,
 }
 

@@ -76,6 +76,8 @@ pub enum TlsCause {
     Closed,
     /// The client's certificate is revoked, from another CA, out of date, or missing.
     ClientCertificate,
+    /// The one for the client's name is still to be issued.
+    NoCertificate,
     Other,
 }
 
@@ -88,6 +90,7 @@ impl TlsCause {
             Self::Garbage => "garbage",
             Self::Closed => "closed",
             Self::ClientCertificate => "client_certificate",
+            Self::NoCertificate => "no_certificate",
             Self::Other => "other",
         }
     }

@@ -16,6 +16,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tracing_appender::non_blocking::ErrorCounter;
 
+use super::acme::AcmeMetrics;
 use super::applications::ApplicationMetrics;
 use super::brokers::BrokerMetrics;
 use super::control::ControlMetrics;
@@ -109,6 +110,7 @@ pub struct Metrics {
     pub endings: Endings,
     pub spans: Spans,
     pub certificate_not_after: Family<ByCertificate, Gauge>,
+    pub acme: AcmeMetrics,
     pub control: ControlMetrics,
     pub revocation_next_update: Family<ByIssuer, Gauge>,
     pub draining: Gauge,
@@ -152,6 +154,7 @@ impl Metrics {
             endings: Endings::default(),
             spans: Spans::default(),
             certificate_not_after: Family::default(),
+            acme: AcmeMetrics::default(),
             control: ControlMetrics::default(),
             revocation_next_update: Family::default(),
             draining: Gauge::default(),
@@ -288,6 +291,7 @@ impl Metrics {
             "End of a certificate's validity, Unix time",
             self.certificate_not_after.clone(),
         );
+        self.acme.register(ours);
         self.control.register(ours);
         ours.register(
             "revocation_list_next_update_timestamp_seconds",

@@ -2,6 +2,7 @@
 
 pub mod logging;
 pub mod metrics;
+pub mod acme;
 mod applications;
 mod brokers;
 mod control;

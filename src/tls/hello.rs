@@ -3,8 +3,11 @@
 
 use std::io;
 
+use rustls::server::Acceptor;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+
+use super::server_name::ServerName;
 
 /// As long as BoringSSL takes it. Two key shares, one of them post-quantum, and a ticket that holds a client's certificate
 /// are some 4 KiB.
@@ -29,6 +32,14 @@ const CLIENT_HELLO: u8 = 1;
 const BEFORE_SESSION: usize = MESSAGE_HEAD + 2 + 32;
 
 const CHACHA: [u16; 3] = [0x1303, 0xcca8, 0xcca9];
+
+/// What a hello asks for.
+#[derive(Debug)]
+pub struct Asked {
+    pub name: Option<ServerName>,
+    /// ALPN (RFC 7301).
+    pub protocols: Vec<Vec<u8>>,
+}
 
 /// The bytes of a hello, not yet shown to rustls. Whether they are right is rustls' to say.
 #[derive(Debug, Default)]
@@ -69,6 +80,26 @@ impl Hello {
     pub fn prefers_chacha(&self) -> bool {
         let record = self.bytes.get(RECORD_HEAD..).unwrap_or_default();
         first_suite(record).is_some_and(|suite| CHACHA.contains(&suite))
+    }
+
+    /// As rustls reads it; `None` where it cannot.
+    pub fn asked(&self) -> Option<Asked> {
+        let mut acceptor = Acceptor::default();
+        let mut rest = self.bytes.as_slice();
+        loop {
+            // Nothing is read of a hello that is not whole.
+            if acceptor.read_tls(&mut rest).ok()? == 0 {
+                return None;
+            }
+            if let Some(accepted) = acceptor.accept().ok()? {
+                let hello = accepted.client_hello();
+                let protocols = hello.alpn().into_iter().flatten();
+                return Some(Asked {
+                    name: hello.server_name().map(str::to_owned),
+                    protocols: protocols.map(<[u8]>::to_vec).collect(),
+                });
+            }
+        }
     }
 
     pub(super) fn into_bytes(self) -> Vec<u8> {

@@ -21,8 +21,8 @@ use tokio::net::TcpStream;
 use self::records::Session;
 
 pub use self::handshake::{accept, connect};
-pub use self::hello::Hello;
-pub use self::server_name::{Noting, ServerName};
+pub use self::hello::{Asked, Hello};
+pub use self::server_name::{NoCertificate, Noting, ServerName};
 
 /// Ciphertext read at once, and plaintext encrypted at once.
 const CHUNK: usize = 64 * 1024;
@@ -140,6 +140,10 @@ impl TlsStream {
             Ok(processed) => processed,
             Err(error) => {
                 self.broken = true;
+                if server_name::was_refused() {
+                    self.outgoing.extend(server_name::UNRECOGNIZED_NAME);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, NoCertificate));
+                }
                 // Where it cannot be said either, the end of the connection tells.
                 let _told = self.session.alert(&mut self.outgoing);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, error));

@@ -100,6 +100,7 @@ async fn installed() -> TempDir {
         ("tidegate-dev.pem", "gateway.pem"),
         ("tidegate-dev.key", "gateway.key"),
         ("ca.pem", "brokers-ca.pem"),
+        ("ca.pem", "acme-ca.pem"),
     ] {
         let copied = fs::copy(certs.join(from), certs.join(to));
         copied.unwrap_or_else(|error| panic!("{from}: {error}, there is {made:?}"));

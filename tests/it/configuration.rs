@@ -313,8 +313,9 @@ fn variables_and_files_are_expanded() {
     assert_eq!(config.workers.get(), 3);
     assert!(!config.log.sessions);
     assert_eq!(config.log.level, "warn");
-    assert_eq!(config.certificates[0].chain, Path::new("emqx.internal.pem"));
-    assert_eq!(config.certificates[0].key, Path::new("${x}/$y"));
+    let files = config.certificate_files().next().unwrap();
+    assert_eq!(files.chain, Path::new("emqx.internal.pem"));
+    assert_eq!(files.key, Path::new("${x}/$y"));
 }
 
 #[test]
@@ -332,6 +333,10 @@ fn what_is_printed_means_the_same() {
         ),
         with(
             "admin: off\nlimits: { packet: 32KiB, client_id: 1000 }\ntimeouts: { tls: 1h30m5ms }\n",
+        ),
+        with(
+            "certificates: [{ acme: [b.example, a.example] }]\n\
+             acme: { agree_tos: true, email: a@b.example, ca: c, state: s, profile: shortlived }\n",
         ),
         with(
             "certificates: [{ chain: '$${x} \\ \" off', key: 'no' }, { chain: 'é ü', key: \"a\\tb\" }]",

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use tidegate::telemetry::Metrics;
+use tidegate::telemetry::acme::{ByAcme, ByOrder};
 use tidegate::telemetry::metrics::{
     ByApplication, ByApplicationCause, ByApplicationCode, ByBroker, ByBrokerCause, ByBrokerState,
     ByCertificate, ByCode, ByConnack, ByHandshake, ByIssuer, ByListener, ByOutcome, ByPool,
@@ -274,6 +275,20 @@ fn metrics_md_has_every_metric_with_its_type_labels_and_meaning() {
         kind: "x",
         name: "x".into(),
     };
+    let order = ByOrder {
+        name: name(),
+        result: "x",
+    };
+    metrics.acme.orders.get_or_create(&order).inc();
+    let acme = &metrics.acme;
+    for gauge in [
+        &acme.failures,
+        &acme.stored,
+        &acme.last_success,
+        &acme.next_attempt,
+    ] {
+        gauge.get_or_create(&ByAcme { name: name() }).set(1);
+    }
     metrics
         .certificate_not_after
         .get_or_create(&certificate)

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
         "http2",
     ],
     &["certificates", "framing", "stream"],
-    &["pool", "site"],
+    &["pool", "site", "acme"],
     &["gateway", "admin"],
     &["app", "demo"],
     &["cli"],

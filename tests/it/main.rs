@@ -19,6 +19,7 @@ mod support;
 // What modules that run over HTTP/1.1 and HTTP/2 call theirs: `http2` has another.
 use support::client::Client;
 
+mod acme;
 mod applications;
 mod balance;
 mod brokers;

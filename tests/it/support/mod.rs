@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod authority;
 pub mod broker;
+pub mod ca;
 pub mod client;
 pub mod clients;
 pub mod frames;

@@ -29,6 +29,16 @@ pub fn gnutls_cli() -> PathBuf {
     on_the_path("gnutls-cli")
 }
 
+/// A CA for tests, by the makers of Let's Encrypt.
+pub fn pebble() -> PathBuf {
+    on_the_path("pebble")
+}
+
+/// The DNS that it asks.
+pub fn pebble_challtestsrv() -> PathBuf {
+    on_the_path("pebble-challtestsrv")
+}
+
 /// Of Prometheus.
 pub fn promtool() -> PathBuf {
     on_the_path("promtool")

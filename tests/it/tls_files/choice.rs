@@ -55,7 +55,7 @@ fn several(root: &Made) -> Files {
 }
 
 fn leaf_of(files: &Files, index: usize) -> Vec<u8> {
-    let chain = std::fs::read(&files.config.certificates[index].chain).unwrap();
+    let chain = std::fs::read(&files.config.certificate_files().nth(index).unwrap().chain).unwrap();
     let leaf: rustls::pki_types::CertificateDer<'_> =
         rustls::pki_types::pem::PemObject::from_pem_slice(&chain).unwrap();
     leaf.to_vec()

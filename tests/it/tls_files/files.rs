@@ -15,8 +15,8 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use tempfile::TempDir;
 use tidegate::config::model::{
-    Action, CertificateFiles, Config, Drain, Limits, Listener, Log, LogFormat, OriginPolicy,
-    Redirect, Route, Speaks, Strictness, Timeouts, TlsPolicy, TlsVersion,
+    Action, Certificate, CertificateFiles, Config, Drain, Limits, Listener, Log, LogFormat,
+    OriginPolicy, Redirect, Route, Speaks, Strictness, Timeouts, TlsPolicy, TlsVersion,
 };
 use tidegate::config::networks::Networks;
 use tidegate::config::{Place, Problem};
@@ -75,6 +75,18 @@ pub(super) struct Files {
 }
 
 impl Files {
+    /// The first pair.
+    pub(super) fn first(&self) -> &CertificateFiles {
+        self.config.certificate_files().next().unwrap()
+    }
+
+    pub(super) fn first_mut(&mut self) -> &mut CertificateFiles {
+        match &mut self.config.certificates[0] {
+            Certificate::Files(files) => files,
+            Certificate::Acme(_) => panic!("an ordered one"),
+        }
+    }
+
     pub(super) fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
@@ -147,13 +159,13 @@ impl Files {
     }
 }
 
-pub(super) fn files(number: usize, chain: PathBuf, key: PathBuf) -> CertificateFiles {
-    CertificateFiles {
+pub(super) fn files(number: usize, chain: PathBuf, key: PathBuf) -> Certificate {
+    Certificate::Files(CertificateFiles {
         chain,
         chain_place: place(&format!("certificates[{number}].chain")),
         key,
         key_place: place(&format!("certificates[{number}].key")),
-    }
+    })
 }
 
 pub(super) fn mode(path: &Path, mode: u32) {
@@ -184,6 +196,7 @@ fn config() -> Config {
         trusted_proxies: Networks::default(),
         admin: None,
         certificates: Vec::new(),
+        acme: None,
         tls: TlsPolicy {
             strictness: Strictness::Modern,
             minimum: TlsVersion::Tls12,

@@ -32,7 +32,7 @@ fn a_good_pair_has_no_warning_and_a_report() {
     assert_eq!(report.key, "ECDSA P-256");
     assert_eq!(report.chain_length, 1);
     assert!(report.not_after > SystemTime::now() + 99 * DAY);
-    assert_eq!(report.path, files.config.certificates[0].chain);
+    assert_eq!(report.path, files.first().chain);
 }
 
 #[test]
@@ -121,7 +121,8 @@ fn binary_files_are_told_from_text() {
     let made = good();
     let der = CertificateDer::from_pem_slice(made.pem.as_bytes()).unwrap();
     let mut files = Files::of("", &made.key.serialize_pem());
-    files.config.certificates[0].chain = files.write("cert.der", &der);
+    let binary = files.write("cert.der", &der);
+    files.first_mut().chain = binary;
     assert_eq!(
         files.problem(),
         "certificates[0].chain: no certificate in cert.der: this is binary (DER), not PEM"
@@ -133,8 +134,8 @@ fn binary_files_are_told_from_text() {
             .unwrap()
             .contains("openssl x509 -inform der")
     );
-    files.config.certificates[0].chain =
-        files.write("cert.pfx", &[0x30, 0x82, 0x0a, 0, 2, 1, 3, 0x30]);
+    let bundle = files.write("cert.pfx", &[0x30, 0x82, 0x0a, 0, 2, 1, 3, 0x30]);
+    files.first_mut().chain = bundle;
     assert_eq!(
         files.problem(),
         "certificates[0].chain: no certificate in cert.pfx: this is a PKCS#12 bundle (.p12, .pfx), not PEM"
@@ -148,7 +149,7 @@ fn damaged_and_missing_files_are_problems_all_at_once() {
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         &made.key.serialize_pem(),
     );
-    files.config.certificates[0].key = "/nowhere/key.pem".into();
+    files.first_mut().key = "/nowhere/key.pem".into();
     let problems = files.problems();
     let keys: Vec<&str> = problems.iter().map(|one| one.place.key.as_str()).collect();
     assert_eq!(
@@ -309,12 +310,12 @@ fn every_host_of_a_route_must_be_covered() {
 fn a_key_that_everyone_can_read_is_a_warning() {
     let made = good();
     let files = Files::of(&made.pem, &made.key.serialize_pem());
-    mode(&files.config.certificates[0].key, 0o644);
+    mode(&files.first().key, 0o644);
     assert_eq!(
         files.warning(),
         "certificates[0].key: everyone on this machine can read the private key key0.pem (mode 0644)"
     );
-    mode(&files.config.certificates[0].key, 0o640);
+    mode(&files.first().key, 0o640);
     assert_eq!(
         certificates::server(&files.config, &certificates::Tickets::default())
             .unwrap()
