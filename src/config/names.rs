@@ -315,7 +315,7 @@ fn log_filter(text: &str) -> Result<String, Fault> {
         None => is_level(directive),
         Some((target, level)) => !target.is_empty() && is_level(level),
     };
-    let parsed = tracing_subscriber::EnvFilter::builder().parse(text);
+    let parsed = text.parse::<tracing_subscriber::filter::Targets>();
     if parsed.is_err() || !text.split(',').all(|part| is_directive(part.trim())) {
         return Err(Fault::new("is not a log level").help("allowed: off, error, warn, info, debug, trace; per module: `info,tidegate::gateway=debug`"));
     }

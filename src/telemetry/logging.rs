@@ -3,7 +3,10 @@
 
 use anyhow::Context;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, registry};
 
 use crate::config::model::{Log, LogFormat};
 
@@ -19,7 +22,9 @@ pub struct Logging {
 impl Logging {
     /// Installs the process's log. Fails when the filter cannot be read or a log is there already.
     pub fn install(log: &Log) -> anyhow::Result<Self> {
-        let filter = EnvFilter::try_new(&log.level)
+        let filter = log
+            .level
+            .parse::<Targets>()
             .with_context(|| format!("log.level `{}` cannot be read", log.level))?;
         let (writer, guard) = NonBlockingBuilder::default()
             .buffered_lines_limit(QUEUE)
@@ -29,12 +34,16 @@ impl Logging {
         let dropped = writer.error_counter();
         let colours = std::io::IsTerminal::is_terminal(&std::io::stderr())
             && std::env::var_os("NO_COLOR").is_none();
-        let base = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(writer);
+        let lines = fmt::layer().with_writer(writer);
         match log.format {
-            LogFormat::Text => base.with_ansi(colours).try_init(),
-            LogFormat::Json => base.json().flatten_event(true).try_init(),
+            LogFormat::Text => registry()
+                .with(filter)
+                .with(lines.with_ansi(colours))
+                .try_init(),
+            LogFormat::Json => registry()
+                .with(filter)
+                .with(lines.json().flatten_event(true))
+                .try_init(),
         }
         .map_err(|error| anyhow::anyhow!(error))?;
         Ok(Self {
