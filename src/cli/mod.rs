@@ -152,7 +152,10 @@ impl Cli {
             #[cfg(feature = "demo")]
             Command::Demo(options) => demo::demo(&options),
             Command::Cert(Cert::Dev { out, names }) => make_dev_certificate(&out, &names),
-            Command::Config(Config::Schema) => print_schema(),
+            Command::Config(Config::Schema) => {
+                print!("{}", config::SCHEMA);
+                ExitCode::SUCCESS
+            }
             Command::Config(Config::Print(file)) => match load(&file.config) {
                 Ok(loaded) => {
                     print!("{}", config::print(&loaded.config));
@@ -221,16 +224,6 @@ fn make_dev_certificate(out: &Path, names: &[String]) -> ExitCode {
             println!("CA           {}{new}", files.ca.display());
             println!("names        {}", files.names.join(", "));
             println!("\n{}", files.trust);
-            ExitCode::SUCCESS
-        }
-        Err(error) => failed(&error),
-    }
-}
-
-fn print_schema() -> ExitCode {
-    match serde_json::to_string_pretty(&config::schema()) {
-        Ok(schema) => {
-            println!("{schema}");
             ExitCode::SUCCESS
         }
         Err(error) => failed(&error),

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::schema;
 use super::schema::{Shape, Shapes};
+use super::schema_of_types;
 
 const INTRODUCTION: &str = "\
 # Configuration
@@ -26,7 +26,7 @@ missing or empty, `${file:/run/secrets/name}` for the text of a file (its last l
 
 /// The reference as Markdown.
 pub fn reference() -> String {
-    let schema = schema();
+    let schema = schema_of_types();
     let shapes = Shapes::new(&schema);
     let mut text = INTRODUCTION.to_owned();
     section(&mut text, &shapes, &schema, "");

@@ -50,7 +50,7 @@ pub fn assert_file(path: &Path, text: &str) {
     assert_eq!(
         text,
         written,
-        "{} is out of date: UPDATE_DOCS=1 cargo test",
+        "{} is out of date: UPDATE_DOCS=1 cargo test --test it configuration",
         path.display()
     );
 }
@@ -357,6 +357,13 @@ fn what_is_printed_means_the_same() {
         assert_eq!(meaning(&config), meaning(&again), "{printed}");
         assert_eq!(printed, config::print(&again));
     }
+}
+
+/// The program reads its own file by it: after a change of the types it has to be built once more.
+#[test]
+fn the_schema_is_up_to_date() {
+    let schema = serde_json::to_string_pretty(&config::schema_of_types()).unwrap();
+    assert_file(&repository("src/config/schema.json"), &(schema + "\n"));
 }
 
 #[test]

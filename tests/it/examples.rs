@@ -78,7 +78,8 @@ type Paths = Vec<(String, Value)>;
 fn full() -> (Paths, Paths) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tidegate.full.yaml");
     let file: Value = serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    let (schema, mut keys_found, mut values_found) = (config::schema(), Vec::new(), Vec::new());
+    let (schema, mut keys_found, mut values_found) =
+        (config::schema_of_types(), Vec::new(), Vec::new());
     keys(&schema, &schema, "", &mut keys_found);
     values(&file, "", &mut values_found);
     (keys_found, values_found)
