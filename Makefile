@@ -80,7 +80,7 @@ OUT ?= docs
 
 # A try: make bench ROUNDS=1 SECONDS=2 OUT=/tmp/bench
 bench:        ## Tidegate, nginx and HAProxy side by side, under half an hour: writes docs/benchmark.*
-	tests/install.sh nginx:nginx-light haproxy:haproxy unshare:util-linux ip:iproute2
+	tests/install.sh nginx:nginx-light haproxy:haproxy wrk:wrk h2load:nghttp2-client unshare:util-linux ip:iproute2
 	cargo build --release --locked
 	cargo run --release --locked --manifest-path bench/Cargo.toml -- run \
 	  --tidegate $(or $(CARGO_TARGET_DIR),target)/release/tidegate --rounds $(ROUNDS) --seconds $(SECONDS) --out $(OUT)

@@ -3,6 +3,9 @@
 
 use std::fs;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+
 use crate::poller::now;
 
 /// Processes and whatever descends from them.
@@ -115,6 +118,19 @@ fn busy() -> u64 {
         * TICK
 }
 
+/// Nanoseconds of the children that have ended and were waited for: load generators.
+fn children() -> u64 {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else {
+        return 0;
+    };
+    let times = [usage.user_time(), usage.system_time()];
+    let microseconds = times
+        .map(|time| time.num_microseconds())
+        .iter()
+        .sum::<i64>();
+    u64::try_from(microseconds).unwrap_or(0) * 1000
+}
+
 /// The accounts over a stretch of time.
 pub struct Span {
     gateway: Family,
@@ -143,7 +159,7 @@ impl Span {
             roots: vec![broker, std::process::id()],
         };
         // The children of this process are the gateways too: only the two themselves are the load.
-        let load_cpu = load.roots.iter().map(|pid| cpu(*pid)).sum();
+        let load_cpu = Self::load_cpu(&load);
         Self {
             gateway_cpu: gateway.cpu(),
             gateway: gateway.clone(),
@@ -154,12 +170,16 @@ impl Span {
         }
     }
 
+    /// Of children that were waited for, too.
+    fn load_cpu(load: &Family) -> u64 {
+        load.roots.iter().map(|pid| cpu(*pid)).sum::<u64>() + children()
+    }
+
     pub fn end(self) -> Spent {
         let ns = now() - self.at;
         let busy = busy() - self.busy;
         let gateway_ns = self.gateway.cpu().saturating_sub(self.gateway_cpu);
-        let load = self.load.roots.iter().map(|pid| cpu(*pid)).sum::<u64>();
-        let load = load.saturating_sub(self.load_cpu);
+        let load = Self::load_cpu(&self.load).saturating_sub(self.load_cpu);
         let share = |part: u64| part as f64 / ns as f64;
         Spent {
             seconds: ns as f64 / 1e9,

@@ -50,7 +50,7 @@ fn class(kind: Kind) -> &'static str {
 fn unit(row: &Row) -> &'static str {
     match row.unit {
         Unit::Session => "KiB",
-        Unit::Connection | Unit::RoundTrip | Unit::Delivery => "µs",
+        Unit::Connection | Unit::RoundTrip | Unit::Delivery | Unit::Request => "µs",
     }
 }
 

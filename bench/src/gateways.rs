@@ -15,7 +15,9 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::Family;
+use crate::clients::Tls;
 use crate::poller::now;
+use crate::rows::Load;
 
 #[derive(
     Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
@@ -47,13 +49,23 @@ impl Kind {
         }
     }
 
-    /// The peers here are built on an OpenSSL that does not know X25519MLKEM768.
-    pub fn knows_hybrid_keys(self) -> bool {
-        matches!(self, Self::TidegateWs | Self::TidegateMqtt)
+    /// Whether the row is one for it.
+    pub fn can(self, load: &Load) -> bool {
+        match load {
+            // The peers here are built on an OpenSSL that does not know X25519MLKEM768.
+            Load::Handshakes(Tls::PostQuantum) => self.is_tidegate(),
+            // HAProxy serves no files, and the broker makes no difference to them.
+            Load::Files { .. } => matches!(self, Self::Nginx | Self::TidegateWs),
+            Load::Handshakes(Tls::Full | Tls::Resumed)
+            | Load::Rate { .. }
+            | Load::Window { .. }
+            | Load::FanOut { .. }
+            | Load::Idle { .. } => true,
+        }
     }
 
     fn is_tidegate(self) -> bool {
-        self.knows_hybrid_keys()
+        matches!(self, Self::TidegateWs | Self::TidegateMqtt)
     }
 }
 

@@ -8,14 +8,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::accounts::{Span, slab, socket_buffers};
-use crate::clients::Tls;
 use crate::gateways::{self, Gateway, Kind, Program, Surroundings};
 use crate::isolation::Isolation;
-use crate::load::{self, Site, Times};
+use crate::load::{self, Place, Times};
 use crate::page;
 use crate::poller::now;
 use crate::results::{Memory, Results, Run, Setting};
 use crate::rows::{Load, ROWS, Row};
+use crate::site;
 
 /// The gateway has this core for itself; broker and clients share the other.
 const GATEWAY_CORE: usize = 0;
@@ -110,6 +110,11 @@ pub fn run(plan: &Plan, isolation: Isolation) -> crate::Result<()> {
     let setting = setting(plan, cores, isolation)?;
     let folder = tempfile::tempdir()?;
     gateways::make_certificate(&plan.tidegate, folder.path())?;
+    for row in ROWS {
+        if let Load::Files { bytes, .. } = row.load {
+            site::make_file(folder.path(), bytes)?;
+        }
+    }
     gateways::pin(LOAD_CORE)?;
     let mut lab = Lab {
         plan,
@@ -190,9 +195,7 @@ impl Lab<'_> {
                 for turn in 0..gateways.len() {
                     // Who comes first changes: the first one finds the caches of another row.
                     let (kind, gateway) = &gateways[(turn + round) % gateways.len()];
-                    if matches!(row.load, Load::Handshakes(Tls::PostQuantum))
-                        && !kind.knows_hybrid_keys()
-                    {
+                    if !kind.can(&row.load) {
                         continue;
                     }
                     let run = self.once(row, *kind, gateway, &broker, round)?;
@@ -212,13 +215,13 @@ impl Lab<'_> {
         broker: &Broker,
         round: usize,
     ) -> crate::Result<Run> {
-        let site = Site {
+        let place = Place {
             gateway: gateway.address,
             family: gateway.family.clone(),
             broker_tcp: broker.tcp,
             broker: broker.program.pid(),
         };
-        let measured = load::run(row.load, &site, self.plan.times())
+        let measured = load::run(row.load, &place, self.plan.times())
             .map_err(|error| format!("{} through {}: {error}", row.id, kind.name()))?;
         let units = measured.units.max(1) as f64;
         let quantile = |at: f64| {

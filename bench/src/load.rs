@@ -10,7 +10,7 @@ use crate::accounts::{Family, Span, Spent};
 use crate::clients::{Clients, Next, Outbox, Script, Tls};
 use crate::poller::now;
 use crate::rows::Load;
-use crate::wire;
+use crate::{site, wire};
 
 /// Clients that shake hands at a time.
 const AT_A_TIME: usize = 16;
@@ -23,7 +23,7 @@ const STUCK: u64 = 20_000_000_000;
 const TURN: Duration = Duration::from_millis(5);
 
 /// Where a row is put on.
-pub struct Site {
+pub struct Place {
     pub gateway: SocketAddr,
     pub family: Family,
     pub broker_tcp: SocketAddr,
@@ -47,23 +47,24 @@ pub struct Measured {
     pub amiss: u64,
 }
 
-pub fn run(load: Load, site: &Site, times: Times) -> crate::Result<Measured> {
+pub fn run(load: Load, place: &Place, times: Times) -> crate::Result<Measured> {
     match load {
-        Load::Handshakes(tls) => handshakes(tls, site, times),
+        Load::Handshakes(tls) => handshakes(tls, place, times),
         Load::Rate {
             clients,
             bytes,
             each,
         } => {
             let per_second = each * clients as f64;
-            messages(clients, bytes, Pace::Rate(per_second), site, times)
+            messages(clients, bytes, Pace::Rate(per_second), place, times)
         }
         Load::Window {
             clients,
             bytes,
             window,
-        } => messages(clients, bytes, Pace::Window(window), site, times),
-        Load::FanOut { subscribers, each } => fan_out(subscribers, each, site, times),
+        } => messages(clients, bytes, Pace::Window(window), place, times),
+        Load::FanOut { subscribers, each } => fan_out(subscribers, each, place, times),
+        Load::Files { bytes, version } => site::requests(bytes, version, place, times),
         Load::Idle { .. } => Err("idle sessions are held, not run".into()),
     }
 }
@@ -100,8 +101,8 @@ impl Script for Handshakes {
     }
 }
 
-fn handshakes(tls: Tls, site: &Site, times: Times) -> crate::Result<Measured> {
-    let mut clients = Clients::new(site.gateway, tls)?;
+fn handshakes(tls: Tls, place: &Place, times: Times) -> crate::Result<Measured> {
+    let mut clients = Clients::new(place.gateway, tls)?;
     for _ in 0..AT_A_TIME {
         clients.add()?;
     }
@@ -117,7 +118,7 @@ fn handshakes(tls: Tls, site: &Site, times: Times) -> crate::Result<Measured> {
     };
     until(&mut script, now() + nanoseconds(times.warm_up))?;
     script.measuring = true;
-    let span = Span::begin(&site.family, site.broker);
+    let span = Span::begin(&place.family, place.broker);
     until(&mut script, now() + nanoseconds(times.seconds))?;
     Ok(Measured {
         units: script.done,
@@ -262,10 +263,10 @@ fn messages(
     count: usize,
     bytes: usize,
     pace: Pace,
-    site: &Site,
+    place: &Place,
     times: Times,
 ) -> crate::Result<Measured> {
-    let mut clients = Clients::new(site.gateway, Tls::Full)?;
+    let mut clients = Clients::new(place.gateway, Tls::Full)?;
     let mut crowd = Crowd::new("b/0001", bytes)?;
     crowd.gather(&mut clients, count, RAMP)?;
     let begin = crowd.schedule(times);
@@ -295,7 +296,7 @@ fn messages(
             next += 1;
         }
     };
-    let spent = measure(&mut crowd, &mut clients, site, |crowd, clients| {
+    let spent = measure(&mut crowd, &mut clients, place, |crowd, clients| {
         Ok(gap.map_or(u64::MAX, |gap| send_due(crowd, clients, gap)))
     })?;
     let done = crowd.done;
@@ -315,13 +316,13 @@ fn messages(
 fn measure(
     crowd: &mut Crowd,
     clients: &mut Clients,
-    site: &Site,
+    place: &Place,
     mut send: impl FnMut(&mut Crowd, &mut Clients) -> crate::Result<u64>,
 ) -> crate::Result<Spent> {
     let mut span = None;
     while now() < crowd.to {
         if span.is_none() && now() >= crowd.from {
-            span = Some(Span::begin(&site.family, site.broker));
+            span = Some(Span::begin(&place.family, place.broker));
             crowd.measuring = true;
         }
         let mut wake = send(crowd, clients)?.min(crowd.to);
@@ -336,19 +337,19 @@ fn measure(
     Ok(span.ok_or("no time to measure in")?.end())
 }
 
-fn fan_out(subscribers: usize, each: f64, site: &Site, times: Times) -> crate::Result<Measured> {
+fn fan_out(subscribers: usize, each: f64, place: &Place, times: Times) -> crate::Result<Measured> {
     let topic = format!("fan/{}", now());
     let mut crowd = Crowd::new(&topic, 64)?;
     crowd.subscription = Some(wire::subscribe(&topic));
-    let mut publisher = TcpStream::connect(site.broker_tcp)?;
+    let mut publisher = TcpStream::connect(place.broker_tcp)?;
     publisher.set_nodelay(true)?;
     publisher.write_all(&wire::connect("publisher"))?;
     publisher.read_exact(&mut [0; 4])?;
-    let mut clients = Clients::new(site.gateway, Tls::Full)?;
+    let mut clients = Clients::new(place.gateway, Tls::Full)?;
     crowd.gather(&mut clients, subscribers, RAMP)?;
     let begin = crowd.schedule(times);
     let mut published = 0_u64;
-    let spent = measure(&mut crowd, &mut clients, site, |crowd, _| {
+    let spent = measure(&mut crowd, &mut clients, place, |crowd, _| {
         loop {
             let due = begin + (published as f64 * 1e9 / each) as u64;
             if due > now() || due >= crowd.to {

@@ -13,6 +13,7 @@ mod page;
 mod poller;
 mod results;
 mod rows;
+mod site;
 mod wire;
 
 use std::net::SocketAddr;

@@ -244,6 +244,8 @@ fn reading(page: &mut String, results: &Results) -> std::fmt::Result {
          is dearer to wake than one that is busy: compare gateways, not rows.\n\
          - `→ ws` and `→ mqtt`: brokers that speak WebSocket, and MQTT over TCP. nginx and HAProxy can only do the first.\n\
          - A message is masked, in a frame of its own, a PUBLISH with QoS 0. A round trip is one up and its echo down.\n\
+         - Files are asked for by 50 connections as fast as they are answered, by wrk, and over HTTP/2 eight at a time on each by h2load. \
+         nginx keeps them open and sends them with sendfile. HAProxy serves none.\n\
          - \"On their way\" are closed loops: a gateway that is slower finds more messages at each wake-up, and spends less on \
          each. They show what goes through; what a message costs is in the rows with a rate.\n\
          - Latency counts from the time a message was due, so a stall is charged to all that it held up.\n\

@@ -1,6 +1,7 @@
 //! What is measured: the rows of the table, in its order.
 
 use crate::clients::Tls;
+use crate::site::Version;
 
 /// What a figure is for one of.
 #[derive(Clone, Copy, PartialEq)]
@@ -11,6 +12,8 @@ pub enum Unit {
     RoundTrip,
     /// Of CPU: a message down.
     Delivery,
+    /// Of CPU: a file of the web site.
+    Request,
     /// Of memory.
     Session,
 }
@@ -21,6 +24,7 @@ impl Unit {
             Self::Connection => "µs of CPU / connection",
             Self::RoundTrip => "µs of CPU / round trip",
             Self::Delivery => "µs of CPU / delivery",
+            Self::Request => "µs of CPU / request",
             Self::Session => "KiB / session",
         }
     }
@@ -44,6 +48,8 @@ pub enum Load {
     },
     /// One publisher, straight at the broker, so many a second.
     FanOut { subscribers: usize, each: f64 },
+    /// Files of the web site, as many as it can.
+    Files { bytes: usize, version: Version },
     /// Sessions that say nothing.
     Idle { sessions: usize },
 }
@@ -168,6 +174,42 @@ pub const ROWS: &[Row] = &[
         Load::FanOut {
             subscribers: 1000,
             each: 10.0,
+        },
+    ),
+    row(
+        "file-1k-h1",
+        "file of 1 KiB, HTTP/1.1",
+        Unit::Request,
+        Load::Files {
+            bytes: 1 << 10,
+            version: Version::Http1,
+        },
+    ),
+    row(
+        "file-100k-h1",
+        "file of 100 KiB, HTTP/1.1",
+        Unit::Request,
+        Load::Files {
+            bytes: 100 << 10,
+            version: Version::Http1,
+        },
+    ),
+    row(
+        "file-1k-h2",
+        "file of 1 KiB, HTTP/2",
+        Unit::Request,
+        Load::Files {
+            bytes: 1 << 10,
+            version: Version::Http2,
+        },
+    ),
+    row(
+        "file-100k-h2",
+        "file of 100 KiB, HTTP/2",
+        Unit::Request,
+        Load::Files {
+            bytes: 100 << 10,
+            version: Version::Http2,
         },
     ),
     row(
