@@ -6,7 +6,7 @@ use http::header::{
     LOCATION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{Uri, Version};
-use hyper::body::Body;
+use hyper::body::{Body, Incoming};
 
 use super::path::Paths;
 use super::request::Outgoing;
@@ -190,14 +190,24 @@ pub(super) fn ask_for_web_socket(headers: &mut HeaderMap, key: Option<&str>) {
     }
 }
 
-/// Fields of the answer that accepts one.
+/// Fields of the answer that accepts one. It has no body, and over HTTP/2 a length would end the stream.
 pub(super) fn accept_web_socket(headers: &mut HeaderMap, version: Version) {
+    headers.remove(CONTENT_LENGTH);
     if version == Version::HTTP_2 {
         headers.remove(SEC_WEBSOCKET_ACCEPT);
         return;
     }
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+/// An answer in chunks, or one that ends with the connection, has no other length.
+///
+/// SECURITY: one that is written beside chunks would end the answer elsewhere for the client (RFC 9112 6.3).
+pub(super) fn drop_false_length(headers: &mut HeaderMap, body: &Incoming) {
+    if body.size_hint().exact().is_none() {
+        headers.remove(CONTENT_LENGTH);
+    }
 }
 
 /// Makes the application's fields the client's. `own` is the host that the application was asked by.

@@ -349,6 +349,9 @@ impl Application {
             membership.enter(seat.server().group());
             membership
         });
+        // The version is of one connection, too.
+        head.version = Version::HTTP_11;
+        headers::drop_false_length(&mut head.headers, &incoming);
         self.rewrite(call, &mut head.headers, own_host.as_deref());
         let worker = call.arrival.worker;
         let Some(shelf) = self.shelves.get(worker).or(self.shelves.first()) else {

@@ -166,6 +166,36 @@ async fn chunks_win_over_a_length_that_contradicts_them() {
 }
 
 #[tokio::test]
+async fn an_answer_ends_where_the_application_ends_it() {
+    for (answer, body) in [
+        // Chunks win over a length, which would cut the answer or swallow the next one.
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            "hello",
+        ),
+        ("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello", "hello"),
+        ("HTTP/1.0 200 OK\r\n\r\nhello", "hello"),
+    ] {
+        let application = Scripted::start().await;
+        let gateway = Gateway::start(&application.route()).await;
+        let mut client = tls(&gateway).await;
+        let request = Request::get("/api").with("Connection", "close").text();
+        client.write_all(request.as_bytes()).await.unwrap();
+        let (connection, _) = application.answer(answer).await;
+        drop(connection);
+        let text = String::from_utf8(rest(&mut client).await).unwrap();
+        assert!(
+            !text.to_ascii_lowercase().contains("content-length"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with(&format!("\r\n\r\n5\r\n{body}\r\n0\r\n\r\n")),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn http_1_0_has_no_chunks() {
     let application = Scripted::start().await;
     let gateway = Gateway::start(&application.route()).await;

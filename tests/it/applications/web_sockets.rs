@@ -22,7 +22,8 @@ const FAILURES: &str = "tidegate_application_failures_total";
 fn accepted(accept: &str) -> String {
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: chat\r\nX-Mine: 1\r\n\r\n"
+         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: chat\r\nX-Mine: 1\r\n\
+         Content-Length: 0\r\n\r\n"
     )
 }
 
@@ -256,26 +257,30 @@ async fn a_side_that_takes_nothing_holds_up_the_other_and_is_ended() {
 }
 
 #[tokio::test]
-async fn a_drain_ends_them_in_their_turn() {
+async fn a_drain_ends_them_in_their_turn_behind_the_frame_in_hand() {
     let application = Scripted::start().await;
     let gateway = Gateway::start(&application.route()).await;
     let mut client = tls(&gateway).await;
-    client
-        .write_all(Request::upgrade("/api").text().as_bytes())
-        .await
-        .unwrap();
-    let (mut connection, _) = accept(&application, "").await;
+    let request = Request::upgrade("/api").text();
+    client.write_all(request.as_bytes()).await.unwrap();
+    // Behind the 101 a frame of five bytes, of which two are there.
+    let (mut connection, _) = accept(&application, "\u{1}\u{5}ab").await;
     assert_eq!(Answer::read(&mut client, false).await.status, 101);
     gateway.metric_becomes(OPEN, &[], 1.0).await;
     gateway.stop();
+    gateway.metric_becomes("tidegate_draining", &[], 1.0).await;
+    gateway
+        .metric_becomes("tidegate_drain_waiting_sessions", &[], 0.0)
+        .await;
+    connection.say("cde").await;
     connection.is_closed().await;
     let mut rest = Vec::new();
     timeout(PATIENCE, client.read_to_end(&mut rest))
         .await
         .unwrap()
         .unwrap();
-    // A whole Close frame, 1001.
-    assert_eq!(rest, [0x88, 2, 0x03, 0xe9]);
+    // The frame, and Close with 1001.
+    assert_eq!(rest, b"\x01\x05abcde\x88\x02\x03\xe9");
     let ended = gateway.ended().await;
     assert_eq!((ended.asked, ended.cut), (1, 0));
 }
