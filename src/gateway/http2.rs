@@ -126,6 +126,11 @@ impl Driver {
             if let Poll::Ready(ended) = self.poll_streams(cx) {
                 return Poll::Ready(ended);
             }
+            if self.watch.end_turn()
+                && let Poll::Ready(ended) = self.poll_streams(cx)
+            {
+                return Poll::Ready(ended);
+            }
             let now = Instant::now();
             let is_served = self.open.is_served();
             self.idle_since = match self.idle_since {

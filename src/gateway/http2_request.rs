@@ -1,11 +1,12 @@
 //! One request over HTTP/2: its answer within the client's windows, or the session that it becomes.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
@@ -268,10 +269,25 @@ fn complete(headers: &mut HeaderMap, status: StatusCode, body: &Body) {
     if has_length && let Some(length) = body.size_hint().exact() {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
-    let now = httpdate::fmt_http_date(SystemTime::now());
-    if let Ok(now) = HeaderValue::from_str(&now) {
-        headers.entry(header::DATE).or_insert(now);
+    headers.entry(header::DATE).or_insert_with(date);
+}
+
+/// Now, written once a second.
+fn date() -> HeaderValue {
+    thread_local! {
+        static WRITTEN: RefCell<(u64, HeaderValue)> =
+            const { RefCell::new((0, HeaderValue::from_static(""))) };
     }
+    let now = SystemTime::now();
+    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    WRITTEN.with_borrow_mut(|(of, written)| {
+        if *of != seconds
+            && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(now))
+        {
+            (*of, *written) = (seconds, date);
+        }
+        written.clone()
+    })
 }
 
 /// A client may cut its cookies in pieces for HPACK; whoever reads them later expects one field (RFC 9113 8.2.3).

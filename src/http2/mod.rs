@@ -2,6 +2,7 @@
 //! make it hold or do, and a stream of it that a session reads and writes like a connection of its own.
 
 mod chunk;
+mod gather;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::gather::Gathered;
+
 /// Idle frames that a client may send at once, and per second after that. A browser that leaves a page resets some
 /// hundred streams.
 const BURST: u32 = 1000;
@@ -44,6 +46,10 @@ pub struct Watch {
     left: AtomicBool,
     /// Bytes read in this turn.
     turn: AtomicUsize,
+    /// What is written waits for the end of the turn.
+    gathers: AtomicBool,
+    /// Something waits.
+    gathered: AtomicBool,
 }
 
 /// Milliseconds since `Watch::began`, and one; 0 for not.
@@ -79,6 +85,13 @@ impl Watch {
     /// The connection's task is polled.
     pub fn begin_turn(&self) {
         self.turn.store(0, Ordering::Relaxed);
+        self.gathers.store(true, Ordering::Relaxed);
+    }
+
+    /// It has done what it can. True where something was written: the connection is to be polled again, to send it.
+    pub fn end_turn(&self) -> bool {
+        self.gathers.store(false, Ordering::Relaxed);
+        self.gathered.load(Ordering::Relaxed)
     }
 
     /// Since when the socket takes nothing.
@@ -112,6 +125,8 @@ pub struct Watched<T> {
     stream: T,
     /// Bytes that the stream took and its socket did not.
     unsent: fn(&T) -> usize,
+    /// Written in this turn.
+    gathered: Gathered,
     frames: Frames,
     watch: Arc<Watch>,
     ended: bool,
@@ -126,15 +141,23 @@ impl<T> Watched<T> {
             closing: Since::default(),
             left: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
+            gathers: AtomicBool::new(false),
+            gathered: AtomicBool::new(false),
         });
         let watched = Self {
             stream,
             unsent,
+            gathered: Gathered::default(),
             frames: Frames::new(Instant::now()),
             watch: Arc::clone(&watch),
             ended: false,
         };
         (watched, watch)
+    }
+
+    fn note_gathered(&self) {
+        let some = !self.gathered.is_empty();
+        self.watch.gathered.store(some, Ordering::Relaxed);
     }
 
     fn write<R>(&mut self, write: impl FnOnce(&mut T) -> Poll<R>) -> Poll<R> {
@@ -244,25 +267,63 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     }
 }
 
+impl<T: AsyncWrite + Unpin> Watched<T> {
+    /// Hands over what was gathered.
+    fn poll_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.gathered.is_empty() {
+            let gathered = std::mem::take(&mut self.gathered);
+            let written = self.write(|stream| Pin::new(stream).poll_write(cx, gathered.rest()));
+            self.gathered = gathered;
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.gathered.sent(count),
+            }
+        }
+        self.note_gathered();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gathers, unless there is as much as may be, or the socket has not taken what it was given before: back-pressure.
+    fn poll_gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.gathered.is_full() {
+            ready!(self.poll_gathered(cx))?;
+        }
+        if (self.unsent)(&self.stream) > 0 {
+            ready!(self.write(|stream| Pin::new(stream).poll_flush(cx)))?;
+        }
+        let count = self.gathered.take(slices);
+        self.note_gathered();
+        Poll::Ready(Ok(count))
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut()
-            .write(|stream| Pin::new(stream).poll_write(cx, bytes))
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut()
-            .write(|stream| Pin::new(stream).poll_flush(cx))
+        let this = self.get_mut();
+        if this.watch.gathers.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(this.poll_gathered(cx))?;
+        this.write(|stream| Pin::new(stream).poll_flush(cx))
     }
 
     /// Ready when the client has closed, too: closing with bytes unread would reset the connection, and our last words
     /// (GOAWAY says why) be lost. How it goes must not hide why it was done.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.ended |= ready!(this.poll_gathered(cx)).is_err();
         this.ended |= ready!(Pin::new(&mut this.stream).poll_shutdown(cx)).is_err();
         if !this.watch.closing.is_set() {
             this.watch.closing.set(this.watch.began);
@@ -281,8 +342,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut()
-            .write(|stream| Pin::new(stream).poll_write_vectored(cx, slices))
+        let this = self.get_mut();
+        if this.watch.gathers.load(Ordering::Relaxed) {
+            return this.poll_gather(cx, slices);
+        }
+        ready!(this.poll_gathered(cx))?;
+        this.write(|stream| Pin::new(stream).poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {

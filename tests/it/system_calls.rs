@@ -3,13 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::TempDir;
 
 use crate::support::broker::Broker;
 use crate::support::client::{self, Client};
 use crate::support::echo::{Echo, Speaks};
 use crate::support::gateway::pool_of;
+use crate::support::http2::Http2;
 use crate::support::program::Program;
+use crate::support::raw_http::Request;
 use crate::support::{packets, tools};
 
 const ROUND_TRIPS: usize = 100;
@@ -83,13 +88,7 @@ async fn costs(speaks: Speaks) -> Calls {
     round_trips(&mut client, &mut echo).await;
     let before = calls(&log);
     round_trips(&mut client, &mut echo).await;
-    let after = calls(&log);
-    Calls {
-        reads: after.reads - before.reads,
-        writes: after.writes - before.writes,
-        waits: after.waits - before.waits,
-        others: after.others - before.others,
-    }
+    between(before, calls(&log))
 }
 
 #[tokio::test]
@@ -103,4 +102,79 @@ async fn a_round_trip_takes_no_system_call_more_than_it_must() {
         );
         assert!(calls.others <= BESIDE, "broker over {speaks:?}: {calls:?}");
     }
+}
+
+/// The difference that this makes.
+fn between(before: Calls, after: Calls) -> Calls {
+    Calls {
+        reads: after.reads - before.reads,
+        writes: after.writes - before.writes,
+        waits: after.waits - before.waits,
+        others: after.others - before.others,
+    }
+}
+
+/// The real binary under strace, with a site of one small file.
+async fn a_site_under_strace() -> (Program, TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("small.css"), "p {}".repeat(250)).unwrap();
+    let log = folder.path().join("calls");
+    let strace = tools::strace();
+    let wrapper = [strace.to_str().unwrap(), "-f", "-o", log.to_str().unwrap()];
+    let yaml = format!(
+        "routes: [{{ path: /, site: {{ root: {:?} }} }}]\n",
+        folder.path()
+    );
+    (Program::run_under(&wrapper, &yaml).await, folder, log)
+}
+
+#[tokio::test]
+async fn a_file_that_is_in_memory_takes_one_read_and_one_write() {
+    let (gateway, _site, log) = a_site_under_strace().await;
+    let mut wire = client::tls_to(gateway.address(0), &gateway.authority.ca).await;
+    let mut ask = async |times: usize| {
+        for _ in 0..times {
+            let answer = Request::get("/small.css").ask(&mut wire).await;
+            assert_eq!((answer.status, answer.body.len()), (200, 1000));
+        }
+    };
+    ask(ROUND_TRIPS).await;
+    let before = calls(&log);
+    ask(ROUND_TRIPS).await;
+    let calls = between(before, calls(&log));
+    let most = ROUND_TRIPS + BESIDE;
+    assert!(
+        calls.reads <= most && calls.writes <= most && calls.waits <= most,
+        "{ROUND_TRIPS} requests: {calls:?}"
+    );
+    // Once a second another thread is asked to look at the file.
+    assert!(calls.others <= 2 * BESIDE, "{calls:?}");
+}
+
+/// Answers that are ready at the same time leave together.
+#[tokio::test]
+async fn answers_over_http2_share_their_writes() {
+    const STREAMS: usize = 16;
+    const ROUNDS: usize = 20;
+    let (gateway, _site, log) = a_site_under_strace().await;
+    let config = client::tls_config(&gateway.authority.ca, rustls::DEFAULT_VERSIONS);
+    let mut config = Arc::unwrap_or_clone(config);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connecting = client::tls_as(gateway.address(0), "localhost", Arc::new(config));
+    let wire = connecting.await.unwrap();
+    let mut connection = Http2::over(wire).await;
+    let mut ask = async |rounds: usize| {
+        for _ in 0..rounds {
+            let statuses = connection.get_at_once("/small.css", STREAMS).await;
+            assert_eq!(statuses, [200; STREAMS]);
+        }
+    };
+    ask(ROUNDS).await;
+    let before = calls(&log);
+    ask(ROUNDS).await;
+    let calls = between(before, calls(&log));
+    assert!(
+        calls.writes <= 4 * ROUNDS + BESIDE,
+        "{ROUNDS} times {STREAMS} requests: {calls:?}"
+    );
 }

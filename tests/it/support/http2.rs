@@ -135,6 +135,28 @@ impl Http2 {
         }
     }
 
+    /// Asks for the same so many times before the first answer is read; their statuses.
+    pub async fn get_at_once(&mut self, path: &str, times: usize) -> Vec<u16> {
+        let mut answers = Vec::new();
+        for _ in 0..times {
+            let requests = self.requests.clone().ready().await.unwrap();
+            self.requests = requests;
+            let request = self.get(path).body(()).unwrap();
+            answers.push(self.requests.send_request(request, true).unwrap().0);
+        }
+        let mut statuses = Vec::new();
+        for answer in answers {
+            let answer = timeout(PATIENCE, answer).await.unwrap().unwrap();
+            statuses.push(answer.status().as_u16());
+            let mut incoming = answer.into_body();
+            while let Some(bytes) = timeout(PATIENCE, incoming.data()).await.unwrap() {
+                let flow = incoming.flow_control();
+                flow.release_capacity(bytes.unwrap().len()).unwrap();
+            }
+        }
+        statuses
+    }
+
     /// A WebSocket on a stream of its own; panics unless it is accepted.
     pub async fn web_socket(
         &mut self,
