@@ -27,8 +27,11 @@ pub use self::server_name::{NoCertificate, Noting, ServerName};
 /// Ciphertext read at once, and plaintext encrypted at once.
 const CHUNK: usize = 64 * 1024;
 
-/// Slices that one call takes. Each becomes a record.
+/// Slices that one call takes. Each becomes a record, unless all of them are small.
 const SLICES: usize = 64;
+
+/// Slices that together are no longer leave as one record: to copy them costs less than a record more, on both sides.
+const JOINED: usize = 4096;
 
 /// Ciphertext that may wait for the rest of its message: the longest handshake message (RFC 8446 4: 2^24 would be allowed,
 /// rustls takes 64 KiB) and a record. Of application data it is never more than one record.
@@ -40,12 +43,14 @@ thread_local! {
         incoming: vec![0; INCOMPLETE + CHUNK].into_boxed_slice(),
         // What a record adds, and a key update, are far below 128 bytes.
         outgoing: vec![0; CHUNK + 128 * (SLICES + CHUNK / (16 * 1024) + 1)].into_boxed_slice(),
+        joined: vec![0; JOINED].into_boxed_slice(),
     });
 }
 
 struct Scratch {
     incoming: Box<[u8]>,
     outgoing: Box<[u8]>,
+    joined: Box<[u8]>,
 }
 
 /// A connection whose handshake is done. Its three buffers are empty and without memory while nothing is in flight.
@@ -188,7 +193,25 @@ impl TlsStream {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         SCRATCH.with_borrow_mut(|scratch| {
-            let space = &mut scratch.outgoing;
+            let Scratch {
+                outgoing: space,
+                joined,
+                ..
+            } = scratch;
+            // The head of an answer and its small body, say.
+            let total = slices.iter().map(|slice| slice.len()).sum();
+            let one;
+            let slices = if slices.len() > 1 && total <= JOINED {
+                let mut at = 0;
+                for slice in slices {
+                    joined[at..at + slice.len()].copy_from_slice(slice);
+                    at += slice.len();
+                }
+                one = [IoSlice::new(&joined[..total])];
+                &one
+            } else {
+                slices
+            };
             let (mut written, mut room) = (0, CHUNK);
             for slice in slices.iter().take(SLICES) {
                 let bytes = &slice[..slice.len().min(room)];
