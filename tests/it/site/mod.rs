@@ -2,6 +2,7 @@
 
 mod compression;
 mod files;
+mod lint;
 mod policy;
 mod memory;
 
