@@ -62,25 +62,29 @@ impl Body {
 
 impl Reading {
     fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        if self.waiting.is_none() {
-            let length = self.left.min(BLOCK as u64);
-            let mut buffer = std::mem::take(&mut self.buffer);
-            buffer.resize(usize::try_from(length).unwrap_or(BLOCK), 0);
-            match self.read_now(&mut buffer) {
-                Some(Ok(count)) => {
-                    buffer.truncate(count);
-                    return Poll::Ready(self.taken(buffer));
+        let mut waiting = match self.waiting.take() {
+            Some(waiting) => waiting,
+            None => {
+                let length = self.left.min(BLOCK as u64);
+                let mut buffer = std::mem::take(&mut self.buffer);
+                buffer.resize(usize::try_from(length).unwrap_or(BLOCK), 0);
+                match self.read_now(&mut buffer) {
+                    Some(Ok(count)) => {
+                        buffer.truncate(count);
+                        return Poll::Ready(self.taken(buffer));
+                    }
+                    Some(Err(error)) => return Poll::Ready(Err(error)),
+                    None => self.read_later(buffer),
                 }
-                Some(Err(error)) => return Poll::Ready(Err(error)),
-                None => self.waiting = Some(self.read_later(buffer)),
+            }
+        };
+        match waiting.as_mut().poll(cx) {
+            Poll::Ready(read) => Poll::Ready(read.and_then(|buffer| self.taken(buffer))),
+            Poll::Pending => {
+                self.waiting = Some(waiting);
+                Poll::Pending
             }
         }
-        let Some(waiting) = &mut self.waiting else {
-            return Poll::Ready(Err(ErrorKind::Other.into())); // it was set above
-        };
-        let read = ready!(waiting.as_mut().poll(cx));
-        self.waiting = None;
-        Poll::Ready(read.and_then(|buffer| self.taken(buffer)))
     }
 
     /// `None` where it would have to wait.

@@ -80,6 +80,32 @@ fn assert_sentence(answer: &Answer, status: u16, part: &str) {
 }
 
 #[tokio::test]
+async fn www_leads_to_the_bare_name_and_keeps_path_and_query() {
+    let (_folder, root) = site();
+    let yaml = format!(
+        "
+listeners: [{{ address: \"127.0.0.1:0\", plain: routes }}]
+routes:
+  - {{ host: www.example.com, redirect: {{ to: \"https://example.com{{path}}{{query}}\" }} }}
+  - {{ path: /, site: {{ root: {root:?} }} }}
+"
+    );
+    let gateway = Gateway::start(&yaml).await;
+    let ask = async |host: &str, path: &str| {
+        let mut stream = TcpStream::connect(gateway.address(0)).await.unwrap();
+        let request = Request::get(path).instead("Host", host);
+        request.ask(&mut stream).await
+    };
+    let answer = ask("www.example.com:80", "/a%20b?c=d").await;
+    assert_eq!(answer.status, 308);
+    assert_eq!(
+        answer.header("location"),
+        Some("https://example.com/a%20b?c=d")
+    );
+    assert_eq!(ask("example.com", "/").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_right_upgrade_is_answered_as_rfc_6455_says() {
     let served = Served::start().await;
     let answer = served.ask(&Request::upgrade("/mqtt")).await;
