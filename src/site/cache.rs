@@ -42,7 +42,7 @@ struct Slot {
     cost: usize,
     /// Milliseconds since `Cache::began`.
     looked_at: AtomicU64,
-    /// Since the last time that room was made.
+    /// Again, since the last time that room was made: what one visitor reads once makes room first.
     asked_for: AtomicBool,
 }
 
@@ -98,7 +98,7 @@ impl Cache {
             entry: Arc::clone(entry),
             cost,
             looked_at: AtomicU64::new(self.now()),
-            asked_for: AtomicBool::new(true),
+            asked_for: AtomicBool::new(false),
         };
         held.slots.insert(key.to_owned(), slot);
     }
@@ -174,4 +174,63 @@ impl Held {
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::Symlinks;
+    use crate::site::confined::Confined;
+
+    /// As much as three hundred KiB hold of files of eight.
+    #[test]
+    fn memory_is_bounded_and_what_is_asked_for_stays() {
+        const MOST: usize = 300 * 1024;
+        let folder = tempfile::tempdir().unwrap();
+        let confined = Confined::new(folder.path(), Symlinks::Inside);
+        let cache = Cache::new(MOST);
+        let mut entries = Vec::new();
+        for number in 0..100 {
+            let name = number.to_string();
+            std::fs::write(folder.path().join(&name), [0; 8192]).unwrap();
+            let entry = Arc::new(Entry::read(&confined, &name, None).unwrap());
+            cache.keep(&name, &entry);
+            entries.push((name, entry));
+            for wanted in 0..=number.min(9) {
+                let found = cache.find(&wanted.to_string());
+                assert!(matches!(found, Known::Fresh(_)), "{wanted} of {number}");
+            }
+            let held = cache.read();
+            assert_eq!(held.taken, held.slots.len() * (8192 + OVERHEAD));
+            assert!(held.taken <= MOST);
+        }
+        // The last one is there, and most others are not.
+        let (name, last) = entries.pop().unwrap();
+        assert!(cache.holds(&name, &last));
+        let (_, zero) = &entries[0];
+        assert!(cache.grow("0", zero, 40_000));
+        assert!(!cache.grow("0", zero, MOST), "all others would have to go");
+        assert!(!cache.grow("none", zero, 1));
+        let held = cache.read();
+        let costs: usize = held.slots.values().map(|slot| slot.cost).sum();
+        assert_eq!(held.taken, costs);
+        assert!(held.taken <= MOST && held.slots.len() < 25);
+    }
+
+    #[test]
+    fn forgetting_gives_back_what_was_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a"), "a").unwrap();
+        let confined = Confined::new(folder.path(), Symlinks::Inside);
+        let entry = Arc::new(Entry::read(&confined, "a", None).unwrap());
+        let cache = Cache::new(1 << 20);
+        for _ in 0..3 {
+            cache.keep("a", &entry);
+        }
+        assert_eq!(cache.read().taken, OVERHEAD + 1);
+        cache.forget("a");
+        cache.forget("a");
+        assert_eq!(cache.read().taken, 0);
+        assert!(matches!(cache.find("a"), Known::Nothing));
+    }
 }
