@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Shared;
 use super::disk::{self, Contents, Disk, Lock, off_thread};
@@ -35,7 +35,8 @@ pub(super) struct Keeper<'a> {
 struct Look {
     lock: Option<Lock>,
     contents: Contents,
-    standings: Vec<Standing>,
+    /// `None` where they are known.
+    standings: Option<Vec<Standing>>,
     /// Of the process that orders; without the lock alone.
     proofs: Vec<Proof>,
 }
@@ -56,12 +57,14 @@ impl<'a> Keeper<'a> {
 
     /// `seen` is what is shown.
     pub(super) async fn keep(self, mut seen: Contents) -> Infallible {
-        let mut lock = None;
+        let (mut lock, mut ours) = (None, None);
         let mut said = String::new();
-        let mut ours = None;
+        // What was read last, and when it is read again though nothing has changed.
+        let (mut read, mut again) = (seen.clone(), Instant::now());
         self.say_what_is_missing().await;
         loop {
-            let look = match self.look(lock.take()).await {
+            let known = (again > Instant::now()).then(|| read.clone());
+            let look = match self.look(lock.take(), known).await {
                 Ok(look) => look,
                 Err(error) => {
                     // Once for each reason, not once a minute.
@@ -75,37 +78,27 @@ impl<'a> Keeper<'a> {
                 }
             };
             said.clear();
-            if ours != Some(look.lock.is_some()) {
-                let (ours, folder) = (
-                    look.lock.is_some(),
-                    self.disk.folder().display().to_string(),
-                );
-                match ours {
-                    true => tracing::info!(folder, "this process orders certificates"),
-                    false => tracing::info!(
-                        folder,
-                        "another process orders certificates; what it gets is shown here too"
-                    ),
+            self.say_who_orders(&mut ours, look.lock.is_some());
+            lock = look.lock;
+            proofs::show(&self.shared.challenges, &look.proofs);
+            let mut wait = LOOK;
+            if let Some(standings) = look.standings {
+                if look.contents != seen && self.take_over(&standings).await {
+                    seen.clone_from(&look.contents);
+                }
+                (read, again) = (look.contents, Instant::now() + MINUTE);
+                self.measure(&standings);
+                if lock.is_some() {
+                    wait = Box::pin(self.work(standings)).await;
                 }
             }
-            ours = Some(look.lock.is_some());
-            lock = look.lock;
-            if look.contents != seen && self.take_over(&look.standings).await {
-                seen = look.contents;
-            }
-            self.measure(&look.standings);
-            if lock.is_none() {
-                proofs::show(&self.shared.challenges, &look.proofs);
-                sleep(LOOK).await;
-                continue;
-            }
-            let wait = Box::pin(self.work(look.standings)).await;
             sleep(wait).await;
         }
     }
 
-    /// On a thread that may wait for a disk.
-    async fn look(&self, lock: Option<Lock>) -> io::Result<Look> {
+    /// On a thread that may wait for a disk. Certificates are read by the process that orders, and where they are not those that are
+    /// known: the others look once a second, for proofs.
+    async fn look(&self, lock: Option<Lock>, known: Option<Contents>) -> io::Result<Look> {
         let (disk, certificates) = (self.disk.clone(), self.certificates.to_vec());
         let looking = off_thread(move || {
             let lock = match lock {
@@ -115,16 +108,19 @@ impl<'a> Keeper<'a> {
             let now = SystemTime::now();
             // Before they are read: what changes in between is found to be different.
             let contents = disk::contents(&certificates);
-            let standings: Vec<_> = certificates
-                .iter()
-                .map(|ordered| standing(ordered, now))
-                .collect();
-            let proofs = match &lock {
-                Some(_) => {
-                    set_damaged_aside(&certificates, &standings);
+            let is_new = lock.is_some() || known.as_ref() != Some(&contents);
+            let standings = is_new.then(|| {
+                let certificates = certificates.iter();
+                certificates
+                    .map(|ordered| standing(ordered, now))
+                    .collect::<Vec<_>>()
+            });
+            let proofs = match (&lock, &standings) {
+                (Some(_), Some(standings)) => {
+                    set_damaged_aside(&certificates, standings);
                     Vec::new()
                 }
-                None => proofs::others(&disk)?,
+                (_, _) => proofs::others(&disk)?,
             };
             Ok(Look {
                 lock,
@@ -134,6 +130,21 @@ impl<'a> Keeper<'a> {
             })
         });
         looking.await.flatten()
+    }
+
+    fn say_who_orders(&self, before: &mut Option<bool>, ours: bool) {
+        if *before == Some(ours) {
+            return;
+        }
+        *before = Some(ours);
+        let folder = self.disk.folder().display().to_string();
+        match ours {
+            true => tracing::info!(folder, "this process orders certificates"),
+            false => tracing::info!(
+                folder,
+                "another process orders certificates; what it gets is shown here too"
+            ),
+        }
     }
 
     /// What is stored is to be shown. Where that fails it is tried again in a while.

@@ -100,6 +100,8 @@ pub async fn run(mut plans: watch::Receiver<Plan>, shared: Shared) -> Infallible
                 std::future::pending().await
             },
         }
+        // Of another process, for names that may not be ours any more.
+        proofs::show(&shared.challenges, &[]);
         shared.metrics.acme.forget();
     }
 }
