@@ -119,18 +119,25 @@ impl RequestStream {
         upgraded: Upgraded<RecvStream>,
         panics: PanicsCounted,
     ) {
-        let arrival = &self.requests.arrival;
-        // It opens a connection to a broker, as the session of any other connection does.
-        let most = arrival.snapshot.limits.connections.get();
-        let Some(permit) = arrival.gateway.admission.connection(most) else {
-            let reason = ByReason {
-                reason: "connections",
-            };
-            arrival.gateway.metrics.refused.get_or_create(&reason).inc();
-            let full = try_again("The gateway has as many connections as it may have.");
-            return self.answer(full, &Method::CONNECT).await;
-        };
         let Upgraded { becomes, body } = upgraded;
+        let arrival = &self.requests.arrival;
+        let permit = match &becomes {
+            // It opens a connection to a broker, as the session of any other connection does.
+            Becomes::Session { .. } => {
+                let most = arrival.snapshot.limits.connections.get();
+                let Some(permit) = arrival.gateway.admission.connection(most) else {
+                    let reason = ByReason {
+                        reason: "connections",
+                    };
+                    arrival.gateway.metrics.refused.get_or_create(&reason).inc();
+                    let full = try_again("The gateway has as many connections as it may have.");
+                    return self.answer(full, &Method::CONNECT).await;
+                };
+                Some(permit)
+            }
+            // It has one already.
+            Becomes::WebSocket(_) => None,
+        };
         let Some(outgoing) = self.begin(response.map(drop), false) else {
             return;
         };
@@ -172,7 +179,7 @@ impl RequestStream {
 
     async fn answer(&mut self, response: Response<Body>, method: &Method) {
         let (mut head, mut body) = response.into_parts();
-        complete(&mut head.headers, head.status, &body);
+        complete(&mut head.headers, head.status, method, &body);
         let is_empty = method == Method::HEAD || body.is_end_stream();
         let Some(mut outgoing) = self.begin(Response::from_parts(head, ()), is_empty) else {
             return;
@@ -188,6 +195,8 @@ impl RequestStream {
                     let trailers = frame.into_trailers().unwrap_or_default();
                     // It fails when the client has gone.
                     drop(outgoing.send_trailers(trailers));
+                    // The end of the body: a connection to an application is free again then.
+                    drop(poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await);
                     return;
                 }
                 Err(error) => {
@@ -261,8 +270,10 @@ async fn send(
 }
 
 /// What hyper adds to an answer over HTTP/1.1.
-fn complete(headers: &mut HeaderMap, status: StatusCode, body: &Body) {
+/// To HEAD nothing is added: the body that is not sent has another length.
+fn complete(headers: &mut HeaderMap, status: StatusCode, method: &Method, body: &Body) {
     let has_length = !status.is_informational()
+        && method != Method::HEAD
         && status != StatusCode::NO_CONTENT
         && status != StatusCode::NOT_MODIFIED
         && !headers.contains_key(header::CONTENT_LENGTH);

@@ -143,7 +143,7 @@ impl Refusal {
 
 /// A CONNECT that is for no path of ours.
 pub(super) fn not_served<B>(request: &Request<B>) -> Option<Refusal> {
-    if request.version() != Version::HTTP_2 || request.method() != Method::CONNECT {
+    if request.method() != Method::CONNECT {
         return None;
     }
     match request.extensions().get::<Protocol>() {

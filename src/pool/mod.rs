@@ -219,9 +219,15 @@ impl Broker {
             Address::Unix(_) => return self.host.clone(),
         };
         match self.host.parse::<IpAddr>() {
+            // Applications compare it with what they are called: https://app has no port in it.
+            Err(_) if self.is_application() && port == self.transport.port() => self.host.clone(),
             Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
             Ok(IpAddr::V4(_)) | Err(_) => format!("{}:{port}", self.host),
         }
+    }
+
+    fn is_application(&self) -> bool {
+        matches!(self.transport, Transport::Http | Transport::Https)
     }
 
     /// As far as the operator has a say in it.

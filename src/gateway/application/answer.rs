@@ -33,8 +33,8 @@ pub(in crate::gateway) struct Answer {
 pub(super) struct Flow {
     pub(super) link: Box<Link>,
     pub(super) shelf: Arc<Shelf>,
-    /// How long the link may be kept.
-    pub(super) idle: Duration,
+    /// How long the link may be kept; `None`: not at all.
+    pub(super) idle: Option<Duration>,
     pub(super) upload: Arc<Upload>,
     pub(super) alarm: Alarm,
     /// Longest silence; `None` for event streams.
@@ -71,8 +71,10 @@ impl Answer {
         let Some(flow) = self.flow.take() else {
             return;
         };
-        if flow.upload.has_ended() {
-            flow.shelf.put(flow.link, flow.idle, cx);
+        if flow.upload.has_ended()
+            && let Some(idle) = flow.idle
+        {
+            flow.shelf.put(flow.link, idle, cx);
         }
     }
 
@@ -130,7 +132,11 @@ impl Body for Answer {
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                Poll::Ready(Some(Err(error))) => return this.fail(&Failure::AnswerBroke(error)),
+                Poll::Ready(Some(Err(error))) => {
+                    let fault = this.flow.as_ref().and_then(|flow| flow.upload.fault());
+                    let failure = fault.map_or(Failure::AnswerBroke(error), Failure::from);
+                    return this.fail(&failure);
+                }
                 Poll::Ready(None) => {
                     this.finish(cx);
                     return Poll::Ready(None);

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::failure::Failure;
 use super::link::Link;
-use super::request::{Outgoing, Upload, UploadFault};
+use super::request::{Outgoing, Upload};
 use crate::config::model::ApplicationTimeouts;
 
 /// A client that waits for "100 Continue" is told to go on after this long by ourselves: an application need not know of it
@@ -111,8 +111,7 @@ impl From<Failure> for Unanswered {
 
 fn failure(error: hyper::Error, upload: &Upload) -> Failure {
     match upload.fault() {
-        Some(UploadFault::Broke) => Failure::ClientLeft,
-        Some(UploadFault::TooLarge) => Failure::TooLarge,
+        Some(fault) => fault.into(),
         None if error.is_incomplete_message() || error.is_canceled() || error.is_closed() => {
             Failure::Closed
         }

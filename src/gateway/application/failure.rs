@@ -3,6 +3,7 @@
 
 use http::StatusCode;
 
+use super::request::UploadFault;
 use crate::pool;
 
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,15 @@ pub(super) enum Failure {
     Path,
     #[error("the gateway has as many connections as it may have")]
     Connections,
+}
+
+impl From<UploadFault> for Failure {
+    fn from(fault: UploadFault) -> Self {
+        match fault {
+            UploadFault::Broke => Self::ClientLeft,
+            UploadFault::TooLarge => Self::TooLarge,
+        }
+    }
 }
 
 impl Failure {
@@ -133,9 +143,10 @@ impl Failure {
             | Self::AnswerBroke(_)
             | Self::NotAccepted(_)
             | Self::WrongHandshake
-            | Self::NoServer(_)
-            | Self::Loop => true,
-            Self::ClientLeft
+            | Self::NoServer(_) => true,
+            // SECURITY: any client can write such a `Via`; it is counted, and told without an alarm.
+            Self::Loop
+            | Self::ClientLeft
             | Self::ClientStalled
             | Self::TooLarge
             | Self::Path
@@ -149,7 +160,6 @@ impl Failure {
             self,
             Self::Connect(pool::Failure::SourcePorts | pool::Failure::SourceAddress(..))
                 | Self::NoServer(_)
-                | Self::Loop
                 | Self::NotAccepted(_)
                 | Self::WrongHandshake
         );

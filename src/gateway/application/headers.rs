@@ -20,6 +20,7 @@ const PSEUDONYM: &str = "tidegate";
 const MOST_HOPS: usize = 8;
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// Of one connection, named in `Connection` or not; and what CGI programs would take for the address of a proxy of theirs
@@ -85,6 +86,8 @@ pub(super) struct Sender<'a> {
     pub(super) whence: Whence<'a>,
     /// The peer may say by which host its client came.
     pub(super) is_trusted: bool,
+    /// A trusted proxy has: the port that the client came to is not ours.
+    pub(super) has_told_scheme: bool,
     pub(super) host: &'a str,
     pub(super) version: Version,
 }
@@ -92,10 +95,12 @@ pub(super) struct Sender<'a> {
 /// Makes the client's fields the application's.
 pub(super) fn to_application(headers: &mut HeaderMap, sender: &Sender<'_>, paths: &Paths<'_>) {
     strip(headers);
-    let host = sender
-        .is_trusted
-        .then(|| headers.remove(X_FORWARDED_HOST))
-        .flatten();
+    let mut told = |name: &HeaderName| {
+        let told = headers.remove(name);
+        told.filter(|_| sender.is_trusted)
+    };
+    let (host, port) = (told(&X_FORWARDED_HOST), told(&X_FORWARDED_PORT));
+    let in_front = told(&X_FORWARDED_PREFIX);
     let ours: Vec<HeaderName> = headers
         .keys()
         .filter(|name| is_ours(name))
@@ -116,12 +121,24 @@ pub(super) fn to_application(headers: &mut HeaderMap, sender: &Sender<'_>, paths
             headers.insert(name, value);
         }
     });
+    match port {
+        Some(port) => drop(headers.insert(X_FORWARDED_PORT, port)),
+        None if sender.has_told_scheme => drop(headers.remove(X_FORWARDED_PORT)),
+        None => {}
+    }
     if let Some(host) = host.or_else(|| HeaderValue::from_str(sender.host).ok()) {
         headers.insert(X_FORWARDED_HOST, host);
     }
-    if let Some(prefix) = paths.told_prefix()
-        && let Ok(prefix) = HeaderValue::from_str(prefix)
-    {
+    let in_front = in_front.as_ref().and_then(|prefix| prefix.to_str().ok());
+    let prefix = match (in_front, paths.told_prefix()) {
+        (None, None) => None,
+        (in_front, ours) => Some(format!(
+            "{}{}",
+            in_front.unwrap_or_default().trim_end_matches('/'),
+            ours.unwrap_or_default()
+        )),
+    };
+    if let Some(Ok(prefix)) = prefix.as_deref().map(HeaderValue::from_str) {
         headers.insert(X_FORWARDED_PREFIX, prefix);
     }
     // RFC 9110 7.6.3: whoever passes a request on says so.
@@ -142,7 +159,7 @@ pub(super) fn goes_in_circles(headers: &HeaderMap) -> bool {
         .iter()
         .filter_map(|value| value.to_str().ok());
     let hops = values.flat_map(|value| value.split(','));
-    let ours = hops.filter(|hop| hop.trim().ends_with(PSEUDONYM));
+    let ours = hops.filter(|hop| hop.split_whitespace().nth(1) == Some(PSEUDONYM));
     ours.count() >= MOST_HOPS
 }
 
@@ -233,15 +250,33 @@ fn place_of_client(place: &str, paths: &Paths<'_>, own: &str, host: &str) -> Opt
     }
     let uri: Uri = place.parse().ok()?;
     let authority = uri.authority()?.as_str();
-    if authority != own || own == host {
-        return None;
-    }
+    let scheme = uri.scheme_str()?;
+    // `https://app` and `https://app:443` are one.
+    let usual = match scheme {
+        "https" => ":443",
+        _ => ":80",
+    };
+    let bare = |host: &str| {
+        host.strip_suffix(usual)
+            .unwrap_or(host)
+            .to_ascii_lowercase()
+    };
+    let is = |other: &str| bare(authority) == bare(other);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let fragment = place
         .split_once('#')
         .map(|(_, fragment)| format!("#{fragment}"));
+    let fragment = fragment.as_deref().unwrap_or_default();
+    if is(host) {
+        // The client's own: only the path is to be exchanged.
+        let path = paths.of_client(path)?;
+        return Some(format!("{scheme}://{authority}{path}{fragment}"));
+    }
+    if !is(own) {
+        return None;
+    }
     let path = paths.of_client(path).unwrap_or_else(|| path.to_owned());
-    Some(path + fragment.as_deref().unwrap_or_default())
+    Some(path + fragment)
 }
 
 /// How long the application keeps an idle connection, as far as it says: `Keep-Alive: timeout=5`.

@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep};
 
 use super::request::Outgoing;
+use super::wire::{Deaf, Wire};
 use crate::stream::Stream;
 use crate::telemetry::metrics::Name;
 
@@ -34,7 +35,8 @@ type Answering = Pin<
 
 pub(super) struct Link {
     sender: http1::SendRequest<Outgoing>,
-    connection: http1::Connection<TokioIo<Stream>, Outgoing>,
+    connection: http1::Connection<TokioIo<Wire>, Outgoing>,
+    deaf: Deaf,
     over: bool,
     /// By its server's label.
     pub(super) server: Name,
@@ -44,14 +46,16 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) async fn new(stream: Stream, server: Name) -> Result<Box<Self>, hyper::Error> {
+        let (wire, deaf) = Wire::new(stream);
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(BUFFER)
             .max_headers(HEADERS)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(wire))
             .await?;
         Ok(Box::new(Self {
             sender,
             connection,
+            deaf,
             over: false,
             server,
             is_reused: false,
@@ -75,13 +79,13 @@ impl Link {
 
     /// Another request may be sent.
     fn is_free(&self) -> bool {
-        !self.over && self.sender.is_ready()
+        !self.over && !self.deaf.is_deaf() && self.sender.is_ready()
     }
 
     /// The stream, once a 101 has ended HTTP on it, and what came behind it.
     pub(super) fn into_stream(self) -> (Stream, Bytes) {
         let parts = self.connection.into_parts();
-        (parts.io.into_inner(), parts.read_buf)
+        (parts.io.into_inner().into_inner(), parts.read_buf)
     }
 }
 

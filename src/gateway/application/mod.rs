@@ -16,6 +16,7 @@ mod report;
 mod request;
 mod tunnel;
 mod web_socket;
+mod wire;
 
 pub(super) use answer::{Answer, Broken};
 pub(super) use request::RequestBody;
@@ -43,6 +44,7 @@ use self::link::{Link, Shelf};
 use self::path::Paths;
 use self::report::Reporter;
 use self::request::{Outgoing, Upload, content_length};
+use super::admission::Permit;
 use super::connection::Arrival;
 use super::forwarded;
 use super::http::{Body, sentence};
@@ -142,17 +144,7 @@ impl Application {
     ) -> Result<Response<Body>, Failure> {
         let (head, body) = request.into_parts();
         self.check(&head)?;
-        let gateway = &call.arrival.gateway;
-        let most = call.arrival.snapshot.limits.connections.get();
-        let permit = match head.version {
-            Version::HTTP_2 => Some(
-                gateway
-                    .admission
-                    .connection(most)
-                    .ok_or(Failure::Connections)?,
-            ),
-            _ => None,
-        };
+        let permit = permit(&call, head.version)?;
         let version = head.version;
         let outgoing = Outgoing::new(body, &head.headers, self.request_body);
         let upload = outgoing.upload();
@@ -205,6 +197,7 @@ impl Application {
                 local: arrival.local,
             },
             is_trusted: trusted.contains(arrival.peer.ip()),
+            has_told_scheme: client.secure.is_some(),
             host,
             version: head.version,
         };
@@ -217,9 +210,9 @@ impl Application {
         let mut request = Request::new(body);
         *request.uri_mut() = Uri::from(paths.of_application(&head.uri));
         // Over HTTP/2 a WebSocket is asked for by CONNECT.
-        *request.method_mut() = match head.method {
-            Method::CONNECT => Method::GET,
-            method => method,
+        *request.method_mut() = match (head.version, head.method) {
+            (Version::HTTP_2, Method::CONNECT) => Method::GET,
+            (_, method) => method,
         };
         *request.headers_mut() = headers;
         (request, client.address.ip())
@@ -233,7 +226,7 @@ impl Application {
         client: IpAddr,
         mut request: Request<Outgoing>,
         upload: &Arc<Upload>,
-        links: Links,
+        mut links: Links,
     ) -> Result<Answered, Failure> {
         let began = Instant::now();
         let mut alarm = Alarm::new(began + self.timeouts.head);
@@ -242,7 +235,7 @@ impl Application {
         loop {
             let metrics = &call.arrival.gateway.metrics;
             let mut seat = match self.pool.server(client, &tried, metrics).await {
-                Ok(seat) if tried.is_empty() || began.elapsed() < self.timeouts.head => seat,
+                Ok(seat) if last.is_none() || began.elapsed() < self.timeouts.head => seat,
                 Ok(_) => return Err(last.unwrap_or(Failure::ConnectTimeout)),
                 Err(busy) => return Err(last.unwrap_or_else(|| self.nobody(busy))),
             };
@@ -281,7 +274,10 @@ impl Application {
                 Err(Unanswered {
                     failure: Failure::Closed | Failure::Io(_),
                     ..
-                }) if let Some(spare) = spare => request = spare,
+                }) if let Some(spare) = spare => {
+                    // Once: a request that makes the application close would otherwise do so over every kept one.
+                    (request, links) = (spare, Links::New);
+                }
                 Err(Unanswered { failure, .. }) => {
                     self.reporter.blame(&seat, begun, &failure);
                     return Err(failure);
@@ -331,7 +327,7 @@ impl Application {
         call: &Call<'_>,
         answered: Answered,
         upload: Arc<Upload>,
-        permit: Option<super::admission::Permit>,
+        permit: Option<Permit>,
     ) -> Response<Body> {
         let Answered {
             seat,
@@ -343,6 +339,8 @@ impl Application {
         let (mut head, incoming) = response.into_parts();
         let idle = headers::keeps(&head.headers).map(|told| told.saturating_sub(MARGIN));
         let idle = idle.map_or(self.keep_alive.idle, |told| told.min(self.keep_alive.idle));
+        // hyper would send the next request over this link as HTTP/1.0 does, without a body in chunks.
+        let may_be_kept = head.version == Version::HTTP_11;
         let is_event_stream = is_event_stream(&head.headers);
         let membership = is_event_stream.then(|| {
             let membership = call.arrival.gateway.drain.join(None);
@@ -360,7 +358,7 @@ impl Application {
         let flow = Flow {
             link,
             shelf: Arc::clone(shelf),
-            idle,
+            idle: may_be_kept.then_some(idle),
             upload,
             alarm,
             patience: (!is_event_stream).then_some(self.timeouts.stall),
@@ -392,6 +390,17 @@ impl Application {
         }
         response
     }
+}
+
+/// A request over HTTP/2 needs a connection of its own to the application, for which its client's place under the limit does
+/// not stand.
+fn permit(call: &Call<'_>, version: Version) -> Result<Option<Permit>, Failure> {
+    if version != Version::HTTP_2 {
+        return Ok(None);
+    }
+    let most = call.arrival.snapshot.limits.connections.get();
+    let permit = call.arrival.gateway.admission.connection(most);
+    permit.map(Some).ok_or(Failure::Connections)
 }
 
 /// A second copy of a request that may be sent twice (RFC 9110 9.2.2).

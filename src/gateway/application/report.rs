@@ -150,6 +150,10 @@ impl Reporter {
     fn tell(&self, client: Option<SocketAddr>, failure: &Failure) {
         let application = self.name();
         let client = client.map(|client| client.to_string());
+        if matches!(failure, Failure::Loop) {
+            tracing::info!(application, client, "{failure}");
+            return;
+        }
         if !failure.is_the_applications() {
             tracing::debug!(application, client, "{failure}");
             return;

@@ -132,7 +132,10 @@ impl Outgoing {
             RequestBody::Http1(body) if body.is_end_stream() => Source::Nothing,
             RequestBody::Http1(body) => Source::Http1(body),
             RequestBody::Http2(body) if body.is_end_stream() => Source::Nothing,
-            RequestBody::Http2(body) => Source::Http2(body, content_length(headers)),
+            RequestBody::Http2(body) => match content_length(headers) {
+                Some(0) => Source::Nothing,
+                length => Source::Http2(body, length),
+            },
         };
         let outgoing = Self {
             source,
@@ -237,7 +240,8 @@ impl Body for Outgoing {
         match &self.source {
             Source::Nothing => true,
             Source::Http1(body) => body.is_end_stream(),
-            Source::Http2(body, _) => body.is_end_stream(),
+            // END_STREAM may come in a frame of its own, for which nobody waits.
+            Source::Http2(body, left) => *left == Some(0) || body.is_end_stream(),
         }
     }
 

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use super::exchange::Alarm;
 use super::frames::Frames;
 use super::report::{OpenWebSocket, Reporter};
+use crate::gateway::admission::Permit;
 use crate::gateway::connection::Arrival;
 use crate::lifecycle::{Drain, Membership};
 use crate::pool::Seat;
@@ -45,6 +46,8 @@ pub(in crate::gateway) struct Opened {
     pub(super) web_socket: OpenWebSocket,
     pub(super) reporter: Reporter,
     pub(super) seat: Seat,
+    /// Of one over HTTP/2.
+    pub(super) permit: Option<Permit>,
 }
 
 /// What a WebSocket of an application begins with.
@@ -96,6 +99,7 @@ pub(in crate::gateway) async fn run<H>(start: Box<Start>, held: H) {
         web_socket,
         reporter,
         seat,
+        permit,
     } = *opened;
     let (drain, peer) = (arrival.gateway.drain.clone(), arrival.peer);
     let snapshot = Arc::clone(&arrival.snapshot);
@@ -135,7 +139,7 @@ pub(in crate::gateway) async fn run<H>(start: Box<Start>, held: H) {
         let code = gateway.snapshot.load().drain.close_code;
         Box::pin(tunnel.say_goodbye(code)).await;
     }
-    drop(held);
+    drop((permit, held));
 }
 
 /// One direction.

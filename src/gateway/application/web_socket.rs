@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::link::Link;
 use super::request::Outgoing;
 use super::tunnel::Opened;
-use super::{Answered, Application, Call, Links, headers};
+use super::{Answered, Application, Call, Links, headers, permit};
 use crate::gateway::http::Body;
 use crate::gateway::upgrade;
 use crate::websocket::{derive_accept_key, generate_key};
@@ -57,6 +57,7 @@ impl Application {
     async fn try_to_open(&self, call: Call<'_>, head: request::Parts) -> Result<Opening, Failure> {
         self.check(&head)?;
         let version = head.version;
+        let permit = permit(&call, version)?;
         let own_key = (version == Version::HTTP_2).then(generate_key);
         let outgoing = Outgoing::empty();
         let upload = outgoing.upload();
@@ -74,7 +75,7 @@ impl Application {
                 return Err(Failure::NotAccepted(status));
             }
             return Ok(Opening::Response(
-                self.answer(&call, answered, upload, None).await,
+                self.answer(&call, answered, upload, permit).await,
             ));
         }
         if !accepts(answered.response.headers(), accept.as_deref()) {
@@ -104,6 +105,7 @@ impl Application {
             web_socket: self.reporter.web_socket(),
             reporter: self.reporter.clone(),
             seat,
+            permit,
         };
         Ok(Opening::Opened(response, Box::new(opened)))
     }

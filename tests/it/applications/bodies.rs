@@ -10,7 +10,7 @@ use super::{ask, field};
 use crate::support::client::tls;
 use crate::support::gateway::Gateway;
 use crate::support::http2::Http2;
-use crate::support::raw_http::{Answer, Request, rest};
+use crate::support::raw_http::{Answer, MORE_THAN_BUFFERS_HOLD, Request, rest};
 use crate::support::scripted::{Scripted, with_body};
 
 const FAILURES: &str = "tidegate_application_failures_total";
@@ -196,6 +196,25 @@ async fn an_answer_ends_where_the_application_ends_it() {
 }
 
 #[tokio::test]
+async fn connect_asks_for_a_proxy_and_this_is_none() {
+    let application = Scripted::start().await;
+    let yaml = application.route().replace("path: /api", "path: /");
+    let gateway = Gateway::start(&yaml).await;
+    for target in ["localhost:443", "/api"] {
+        let mut client = tls(&gateway).await;
+        let request = format!("CONNECT {target} HTTP/1.1\r\nHost: localhost:443\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let answer = Answer::read(&mut client, true).await;
+        assert!(
+            [400, 501].contains(&answer.status),
+            "{target}: {}",
+            answer.status
+        );
+    }
+    assert!(application.is_left_alone().await);
+}
+
+#[tokio::test]
 async fn http_1_0_has_no_chunks() {
     let application = Scripted::start().await;
     let gateway = Gateway::start(&application.route()).await;
@@ -262,6 +281,124 @@ async fn a_body_that_is_too_long_is_a_413_and_one_that_fits_is_not() {
     assert_eq!(answer.status, 200);
 }
 
+/// Nobody reads the rest of it: the reset that follows must not overtake the answer.
+#[tokio::test]
+async fn a_refusal_in_the_middle_of_an_upload_reaches_the_client() {
+    let application = Scripted::start().await;
+    let gateway = Gateway::start(&application.route()).await;
+    let length = (2 * MORE_THAN_BUFFERS_HOLD).to_string();
+    let refusal = with_body("413 Content Too Large", "no more than 1 MB");
+    for over_http_2 in [false, true] {
+        let refusing = async {
+            let mut connection = application.accept().await;
+            connection.head().await;
+            connection.read(1 << 16).await;
+            connection.say(&refusal).await;
+            connection.reset();
+        };
+        let much = vec![b'x'; 2 * MORE_THAN_BUFFERS_HOLD];
+        let answer = if over_http_2 {
+            let mut client = Http2::connect(&gateway).await;
+            let request = client.get("/api").method(Method::POST);
+            let (answer, mut outgoing) = client
+                .begin(request.header("content-length", &length))
+                .await;
+            let sending = async {
+                let mut data = Bytes::from(much);
+                while !data.is_empty() {
+                    outgoing.reserve_capacity(data.len());
+                    let room = std::future::poll_fn(|cx| outgoing.poll_capacity(cx)).await;
+                    let Some(Ok(room)) = room else { return };
+                    let piece = data.split_to(room.min(data.len()));
+                    if outgoing.send_data(piece, false).is_err() {
+                        return;
+                    }
+                }
+            };
+            let (answer, (), ()) = tokio::join!(answer, sending, refusing);
+            let answer = answer.unwrap();
+            let status = answer.status().as_u16();
+            let body = answer.into_body().data().await.unwrap().unwrap();
+            (status, String::from_utf8(body.to_vec()).unwrap())
+        } else {
+            let client = tls(&gateway).await;
+            let (mut reader, mut writer) = tokio::io::split(client);
+            let head = Request::new("POST", "/api")
+                .with("Content-Length", &length)
+                .text();
+            let sending = async {
+                writer.write_all(head.as_bytes()).await.unwrap();
+                // It may be cut short.
+                drop(writer.write_all(&much).await);
+            };
+            let (answer, (), ()) = tokio::join!(Answer::read(&mut reader, true), sending, refusing);
+            (answer.status, answer.body)
+        };
+        assert_eq!(
+            answer,
+            (413, "no more than 1 MB".to_owned()),
+            "HTTP/2: {over_http_2}"
+        );
+    }
+    assert_eq!(gateway.metric(FAILURES, &[]).await, 0.0);
+}
+
+/// The end of the request may come in a frame of its own: all of its bytes have been sent, and the application answers.
+#[tokio::test]
+async fn an_upload_over_http_2_has_ended_with_its_last_byte() {
+    let application = Scripted::start().await;
+    let yaml = application.route_with("timeouts: {stall: 200ms, head: 20s}");
+    let gateway = Gateway::start(&yaml).await;
+    let mut client = Http2::connect(&gateway).await;
+    let answer = with_body("200 OK", "ok");
+    let mut connection = None;
+    for _ in 0..2 {
+        let request = client
+            .get("/api")
+            .method(Method::POST)
+            .header("content-length", "3");
+        let (waiting, mut outgoing) = client.begin(request).await;
+        outgoing
+            .send_data(Bytes::from_static(b"abc"), false)
+            .unwrap();
+        // The same connection the second time: it was kept.
+        let mut kept = match connection.take() {
+            Some(kept) => kept,
+            None => application.accept().await,
+        };
+        kept.head().await;
+        assert_eq!(kept.read(3).await, "abc");
+        outgoing.send_data(Bytes::new(), true).unwrap();
+        let stalled = tokio::time::timeout(Duration::from_millis(400), kept.is_closed());
+        assert!(stalled.await.is_err(), "the head was not waited for");
+        kept.say(&answer).await;
+        assert_eq!(waiting.await.unwrap().status(), 200);
+        connection = Some(kept);
+    }
+}
+
+#[tokio::test]
+async fn an_application_of_http_1_0_loses_no_upload() {
+    let application = Scripted::start().await;
+    let gateway = Gateway::start(&application.route_with("keep_alive: {idle: 1h}")).await;
+    let mut client = tls(&gateway).await;
+    let old = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok";
+    let request = Request::get("/api");
+    let (answer, (mut first, _)) = tokio::join!(request.ask(&mut client), application.answer(old));
+    assert!(answer.head.starts_with("HTTP/1.1 200"), "{}", answer.head);
+    first.is_closed().await;
+    let request = Request::new("POST", "/api")
+        .with("Transfer-Encoding", "chunked")
+        .text();
+    client
+        .write_all(format!("{request}3\r\nabc\r\n0\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut second = application.accept().await;
+    second.head().await;
+    assert_eq!(second.read(13).await, "3\r\nabc\r\n0\r\n\r\n");
+}
+
 #[tokio::test]
 async fn answers_without_a_body_have_none() {
     for (method, answer, length) in [
@@ -270,6 +407,7 @@ async fn answers_without_a_body_have_none() {
             "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n",
             Some("1000"),
         ),
+        ("HEAD", "HTTP/1.1 200 OK\r\n\r\n", None),
         ("GET", "HTTP/1.1 204 No Content\r\n\r\n", None),
         (
             "GET",
@@ -321,7 +459,8 @@ async fn trailers_reach_a_client_over_http_2() {
     let request = client.get("/api");
     let answer =
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n";
-    let (sent, _) = tokio::join!(client.send(request, true), application.answer(answer));
+    let (sent, (mut connection, _)) =
+        tokio::join!(client.send(request, true), application.answer(answer));
     let mut incoming = sent.unwrap().0.into_body();
     let mut body = Vec::new();
     while let Some(data) = incoming.data().await {
@@ -330,6 +469,11 @@ async fn trailers_reach_a_client_over_http_2() {
     assert_eq!(body, b"ok");
     let trailers = incoming.trailers().await.unwrap().unwrap();
     assert_eq!(trailers.get("x-sum").unwrap(), "7");
+    // The connection is kept as any other.
+    let request = client.get("/api");
+    let again = with_body("200 OK", "again");
+    let (answer, _) = tokio::join!(client.ask(request), connection.answer(&again));
+    assert_eq!(answer.body, "again");
 }
 
 #[tokio::test]

@@ -66,6 +66,35 @@ async fn a_trusted_proxy_is_believed_about_its_client_and_its_host() {
     assert_eq!(head.matches("\r\nvia: ").count(), 2, "{head}");
 }
 
+/// The balancer ended TLS on 443 and speaks plain HTTP to another port.
+#[tokio::test]
+async fn a_trusted_proxy_is_believed_about_the_port_and_the_prefix() {
+    for (told, port, prefix) in [
+        (
+            vec![
+                ("X-Forwarded-Port", "443"),
+                ("X-Forwarded-Prefix", "/front/"),
+            ],
+            Some("443"),
+            "/front/api",
+        ),
+        (vec![], None, "/api"),
+    ] {
+        let application = Scripted::start().await;
+        let yaml = application.route_with("path: strip") + "trusted_proxies: [127.0.0.0/8]\n";
+        let gateway = Gateway::start(&yaml).await;
+        let mut request = Request::get("/api")
+            .with("X-Forwarded-For", "192.0.2.7")
+            .with("X-Forwarded-Proto", "https");
+        for (name, value) in told {
+            request = request.with(name, value);
+        }
+        let (_, head) = ask(&gateway, &application, &request, &with_body("200 OK", "")).await;
+        assert_eq!(field(&head, "x-forwarded-port"), port, "{head}");
+        assert_eq!(field(&head, "x-forwarded-prefix"), Some(prefix), "{head}");
+    }
+}
+
 #[tokio::test]
 async fn what_belongs_to_one_connection_stays_there() {
     let application = Scripted::start().await;
@@ -178,6 +207,13 @@ async fn a_request_that_goes_round_in_a_circle_is_stopped() {
     assert_eq!(answer.status, 508);
     assert!(answer.body.contains("circle"), "{}", answer.body);
     assert!(application.is_left_alone().await);
+    // Others are called something like it.
+    let mut request = Request::get("/api");
+    for _ in 0..8 {
+        request = request.with("Via", "1.1 not-tidegate");
+    }
+    let (answer, _) = ask(&gateway, &application, &request, &with_body("200 OK", "")).await;
+    assert_eq!(answer.status, 200);
     let failures = "tidegate_application_failures_total";
     gateway
         .metric_becomes(failures, &["cause=\"loop\""], 1.0)

@@ -86,6 +86,41 @@ async fn a_kept_connection_that_has_gone_costs_an_idempotent_request_nothing() {
     assert_eq!(failures, 0.0);
 }
 
+/// A request that makes the application close every connection it comes by does so twice and no more.
+#[tokio::test]
+async fn a_request_is_sent_again_once() {
+    let application = Scripted::start().await;
+    let gateway = Gateway::start(&application.route()).await;
+    let answer = with_body("200 OK", "ok");
+    // Three connections at a time, which are kept.
+    let (mut clients, mut kept) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let mut client = tls(&gateway).await;
+        client
+            .write_all(Request::get("/api").text().as_bytes())
+            .await
+            .unwrap();
+        kept.push(application.accept().await);
+        clients.push(client);
+    }
+    for (client, connection) in clients.iter_mut().zip(&mut kept) {
+        connection.answer(&answer).await;
+        assert_eq!(Answer::read(client, true).await.status, 200);
+    }
+    let (mut last, mut new) = (kept.pop().unwrap(), None);
+    let request = Request::get("/api");
+    let (answer, ()) = tokio::join!(request.ask(&mut clients[0]), async {
+        last.head().await;
+        last.reset();
+        let mut second = application.accept().await;
+        second.head().await;
+        second.reset();
+        new = Some(());
+    });
+    assert_eq!((answer.status, new), (502, Some(())));
+    assert!(application.is_left_alone().await);
+}
+
 /// It may have been done before the connection went: doing it twice is not for a gateway to decide (RFC 9110 9.2.2).
 #[tokio::test]
 async fn a_post_is_never_sent_twice() {

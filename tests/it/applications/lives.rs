@@ -187,3 +187,15 @@ async fn a_request_over_http_2_takes_a_place_under_the_limit() {
     connection.say(&with_body("200 OK", "")).await;
     assert_eq!(waiting.await.unwrap().status(), 200);
 }
+
+#[tokio::test]
+async fn a_web_socket_over_http_2_has_its_place_before_the_application_is_asked() {
+    let application = Scripted::start().await;
+    let yaml = application.route() + "limits: {connections: 1}\n";
+    let gateway = Gateway::start(&yaml).await;
+    let mut client = Http2::connect(&gateway).await;
+    let request = client.upgrade("/api");
+    let refused = client.ask_open(request).await;
+    assert_eq!(refused.status, 503);
+    assert!(application.is_left_alone().await);
+}

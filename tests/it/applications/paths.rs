@@ -55,6 +55,16 @@ async fn clients_are_sent_to_places_that_they_can_reach() {
             "http://localhost/a",
             "http://localhost/a",
         ),
+        (
+            "path: strip, host: client",
+            "https://LOCALHOST:443/login?a#b",
+            "https://LOCALHOST:443/api/login?a#b",
+        ),
+        (
+            "path: strip, host: app.internal",
+            "https://app.internal:443/login",
+            "/api/login",
+        ),
         ("path: strip", "//other.example/a", "//other.example/a"),
     ] {
         let application = Scripted::start().await;

@@ -115,7 +115,7 @@ impl Connection {
         drop(reading.await.expect("the gateway keeps the connection"));
     }
 
-    /// Closes with a reset.
+    /// Closes with a reset, as a process does that leaves bytes unread. What was said has left: loopback is that fast.
     pub fn reset(self) {
         socket2::SockRef::from(&self.stream)
             .set_linger(Some(Duration::ZERO))
