@@ -60,6 +60,7 @@ mod scanners;
 mod sessions;
 mod silence;
 mod site;
+mod sizes;
 mod slow_clients;
 mod startup;
 mod steady;

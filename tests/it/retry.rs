@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::Client;
 use crate::support::broker::{Broker, Session};
-use crate::support::client::Client;
 use crate::support::dns::NameServer;
 use crate::support::frames::{self, FIN};
 use crate::support::gateway::{Gateway, pool_of};

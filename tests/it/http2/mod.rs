@@ -8,8 +8,12 @@ mod connect;
 mod drain;
 #[path = "../relay.rs"]
 mod relay;
+#[path = "../retry.rs"]
+mod retry;
 #[path = "../sessions.rs"]
 mod sessions;
+#[path = "../sizes.rs"]
+mod sizes;
 #[path = "../websocket.rs"]
 mod websocket;
 
