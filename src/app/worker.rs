@@ -18,6 +18,10 @@ use crate::gateway::{Gateway, ListenerContext, accept};
 /// How often a worker says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// Threads that look files up. tokio's own 512 are a third of a megabyte each, and a client that asks for many files and takes
+/// none (CVE-2023-44487) starts them all.
+const FILES_AT_ONCE: usize = 32;
+
 /// A running thread.
 pub(super) struct Worker {
     thread: JoinHandle<()>,
@@ -35,6 +39,7 @@ impl Worker {
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            .max_blocking_threads(FILES_AT_ONCE)
             .build()?;
         let listeners = {
             let _entered = runtime.enter();
