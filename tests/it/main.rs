@@ -21,6 +21,7 @@ use support::client::Client;
 
 mod acme;
 mod applications;
+mod attacks;
 mod balance;
 mod brokers;
 mod cli;
