@@ -7,6 +7,8 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body_util::{Either, Full};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::application::{self, Application, Call, Opened, Opening, RequestBody};
 use super::connection::Arrival;
@@ -54,13 +56,23 @@ pub(super) struct Requests {
     pub(super) arrival: Arrival,
     /// The first request is there.
     begun: AtomicBool,
+    files: Arc<Semaphore>,
 }
+
+/// Files of a site that one connection is sent at a time: each is open, and a piece of it is in memory, for as long as the client
+/// takes. A browser asks for some dozens at once and shares its line among them anyway.
+const FILES_AT_ONCE: usize = 16;
+
+/// One of them, held until the answer is sent.
+#[derive(Debug, Clone)]
+pub(super) struct FilePlace(#[expect(dead_code, reason = "it is held")] Arc<OwnedSemaphorePermit>);
 
 impl Requests {
     pub(super) fn new(arrival: Arrival) -> Self {
         Self {
             arrival,
             begun: AtomicBool::new(false),
+            files: Arc::new(Semaphore::new(FILES_AT_ONCE)),
         }
     }
 
@@ -155,8 +167,17 @@ impl Requests {
             }
             Target::Site(site) => {
                 let host = host.to_owned();
+                let places = Arc::clone(&self.files).acquire_owned();
+                let patience = self.arrival.snapshot.timeouts.request;
+                let Ok(Ok(place)) = timeout(patience, places).await else {
+                    let why = "This connection is sent as many files as it may be.";
+                    return Answer::Response(try_again(why));
+                };
                 let response = site.respond(path, &host, request).await;
-                Answer::Response(response.map(|body| Either::Right(Either::Left(body))))
+                let mut response = response.map(|body| Either::Right(Either::Left(body)));
+                let extensions = response.extensions_mut();
+                extensions.insert(FilePlace(Arc::new(place)));
+                Answer::Response(response)
             }
             Target::Redirect(redirect) => Answer::Response(redirected(redirect, host, &request)),
         }

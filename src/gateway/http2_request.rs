@@ -18,7 +18,7 @@ use hyper::body::{Body as HttpBody, Frame};
 use tokio::time::timeout_at;
 
 use super::connection::PanicsCounted;
-use super::http::{Answer, Becomes, Body, Requests, Upgraded, try_again};
+use super::http::{Answer, Becomes, Body, FilePlace, Requests, Upgraded, try_again};
 use super::outcome::{Phase, Reason};
 use super::progress::Progress;
 use super::{application, session};
@@ -179,6 +179,7 @@ impl RequestStream {
 
     async fn answer(&mut self, response: Response<Body>, method: &Method) {
         let (mut head, mut body) = response.into_parts();
+        let _place = head.extensions.remove::<FilePlace>();
         complete(&mut head.headers, head.status, method, &body);
         let is_empty = method == Method::HEAD || body.is_end_stream();
         let Some(mut outgoing) = self.begin(Response::from_parts(head, ()), is_empty) else {

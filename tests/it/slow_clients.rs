@@ -116,6 +116,48 @@ async fn a_stream_that_is_read_a_byte_at_a_time_is_reset() {
     gateway.outcome("client", "http", "stalled").await;
 }
 
+/// Each is an open file and a piece of it: a client that takes none of many would have them all.
+#[tokio::test]
+async fn one_connection_is_sent_sixteen_files_at_a_time() {
+    let (gateway, _folder) = gateway("timeouts: { request: 500ms }").await;
+    let mut raw = Raw::connect(&gateway).await;
+    raw.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1])).await;
+    let stream = |number: u32| 2 * number + 1;
+    for number in 0..17 {
+        let head = get_of(LARGE);
+        let head = frame(HEADERS, END_STREAM | END_HEADERS, stream(number), &head);
+        raw.send(&head).await;
+    }
+    // `:status` 200 is a byte of the static table.
+    let (mut begun, mut later) = (Vec::new(), None);
+    while later.is_none() {
+        let next = raw.next().await.expect("the connection ended");
+        match next.payload.first() {
+            Some(0x88) if next.kind == HEADERS => begun.push(next.stream),
+            _ if next.kind == HEADERS => later = Some(next.stream),
+            _ => {}
+        }
+    }
+    assert_eq!((begun.len(), later), (16, Some(stream(16))));
+    // Whoever is sent all of one has room for another.
+    raw.send(&frame(RST_STREAM, 0, stream(0), &8_u32.to_be_bytes()))
+        .await;
+    let head = frame(
+        HEADERS,
+        END_STREAM | END_HEADERS,
+        stream(17),
+        &get_of(LARGE),
+    );
+    raw.send(&head).await;
+    let answered = loop {
+        let next = raw.next().await.expect("the connection ended");
+        if next.kind == HEADERS {
+            break (next.stream, next.payload[0]);
+        }
+    };
+    assert_eq!(answered, (stream(17), 0x88));
+}
+
 /// The site takes no body, so none is waited for.
 #[tokio::test]
 async fn a_body_that_comes_a_byte_at_a_time_is_not_waited_for() {
