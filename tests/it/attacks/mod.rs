@@ -1,7 +1,7 @@
 //! Attacks at full size, each beside clients that behave: what they notice, and what the gateway holds.
 //!
 //! ```sh
-//! cargo test --profile demo --features demo,otlp --test it -- --ignored --exact --nocapture attacks::table
+//! cargo test --profile demo --test it -- --ignored --exact --nocapture attacks::table
 //! ```
 //!
 //! prints the table of docs/resilience.md; `ATTACK=slow` runs those whose name holds that word.
