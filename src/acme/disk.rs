@@ -177,7 +177,10 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> 
 /// `None` where there is no file. One that cannot be understood is an error of the kind `InvalidData`.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match fs::read(path) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        // By itself serde_json calls half a file an early end.
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

@@ -1,5 +1,6 @@
 //! What is due: an order, or a question about a renewal.
 
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{sleep, timeout};
@@ -8,14 +9,13 @@ use super::account;
 use super::disk::{self, off_thread};
 use super::failure::{Failure, Kind};
 use super::http::{Https, RetryAfter};
-use super::keeper::{Keeper, MINUTE, name};
-use super::order::{Issued, Ordering};
-use super::progress::{Attempt, Progress};
+use super::keeper::{Keeper, MINUTE};
+use super::order::{self, Issued, Ordering};
+use super::progress::{Asked, Attempt, Progress};
 use super::schedule::{DAY, Window};
 use super::standing::{Standing, moment};
-use crate::certificates::{self, Stored};
+use crate::certificates::{self, Kept, Stored};
 use crate::config::acme::AcmeCertificate;
-use crate::telemetry::acme::ByOrder;
 
 /// For a whole order, every wait of it included.
 const ORDER: Duration = Duration::from_secs(300);
@@ -29,6 +29,11 @@ impl Keeper<'_> {
         let now = SystemTime::now();
         let mut next: Option<SystemTime> = None;
         for (ordered, mut standing) in self.certificates.iter().zip(standings) {
+            if let Some(error) = &standing.unreadable {
+                tracing::error!(file = %ordered.file.display(), error, "a file of acme.state cannot be read: nothing is ordered in its place");
+                self.count(ordered, Kind::Local.name());
+                continue;
+            }
             self.ask_for_wish(ordered, &mut standing, now).await;
             if standing.due <= now {
                 Box::pin(self.attempt(ordered, standing)).await;
@@ -106,6 +111,7 @@ impl Keeper<'_> {
             Ok(attempt) => attempt,
             Err(error) => {
                 tracing::error!(names, %error, "acme.state cannot be written: no certificate is ordered, it could not be kept");
+                self.count_local();
                 sleep(MINUTE).await;
                 return;
             }
@@ -117,7 +123,8 @@ impl Keeper<'_> {
             "ordering a certificate"
         );
         let retry_after = RetryAfter::default();
-        let ordering = Box::pin(self.order(ordered, standing.stored, &retry_after));
+        let ordering =
+            Box::pin(self.order(ordered, standing.stored, &retry_after, attempt.asked()));
         let ordering = timeout(ORDER, ordering).await;
         let ordering = ordering.unwrap_or_else(|_| {
             let text = format!("the order took longer than {} s", ORDER.as_secs());
@@ -145,15 +152,7 @@ impl Keeper<'_> {
                 failure.kind.name()
             }
         };
-        self.shared
-            .metrics
-            .acme
-            .orders
-            .get_or_create(&ByOrder {
-                name: name(ordered),
-                result,
-            })
-            .inc();
+        self.count(ordered, result);
         if let Err(error) = off_thread(move || attempt.settle(&progress))
             .await
             .flatten()
@@ -167,6 +166,7 @@ impl Keeper<'_> {
         ordered: &AcmeCertificate,
         old: Option<Stored>,
         retry_after: &RetryAfter,
+        asked: Asked,
     ) -> Result<SystemTime, Failure> {
         let ordering = || Ordering {
             ordered,
@@ -174,6 +174,7 @@ impl Keeper<'_> {
             replaces: old.as_ref().and_then(|old| old.identifier.clone()),
             disk: &self.disk,
             challenges: &self.shared.challenges,
+            asked: &asked,
         };
         let run = async || {
             let https = self.https(retry_after)?;
@@ -187,9 +188,19 @@ impl Keeper<'_> {
             }
             ran => ran?,
         };
-        let file = ordered.file.clone();
-        let stored = off_thread(move || disk::write(&file, pem.as_bytes())).await;
-        stored.flatten().map_err(Failure::local)?;
+        let ordered = ordered.clone();
+        let stored = off_thread(move || {
+            disk::write(&ordered.file, pem.as_bytes())?;
+            order::forget(&ordered);
+            // What cannot be read again would be ordered again.
+            match certificates::kept(&ordered) {
+                Kept::Good(_) => Ok(()),
+                Kept::Nothing => Err(io::ErrorKind::NotFound.into()),
+                Kept::Damaged(problem) => Err(io::Error::other(problem.message)),
+                Kept::Unreadable(error) => Err(error),
+            }
+        });
+        stored.await.flatten().map_err(Failure::local)?;
         Ok(not_after)
     }
 

@@ -3,13 +3,16 @@
 //! An order takes some twelve requests every few weeks: keeping connections is worth nothing here.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::LookupIpStrategy;
+use hickory_resolver::net::NetError;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1;
@@ -17,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::schedule;
@@ -40,7 +43,7 @@ pub(super) enum HttpFailure {
     #[error("{0} is not an https:// URL")]
     NotHttps(Uri),
     #[error("the CA's name {name} cannot be resolved: {source}")]
-    Resolve { name: String, source: io::Error },
+    Resolve { name: String, source: NetError },
     #[error("the CA at {host} cannot be reached: {source}")]
     Connect { host: String, source: io::Error },
     #[error("TLS with the CA at {host} failed: {source}")]
@@ -98,7 +101,7 @@ impl HttpClient for Https {
         Box::pin(async move {
             let host = request.uri().host().unwrap_or_default().to_owned();
             let is_get = request.method() == Method::GET;
-            let answer = timeout(PATIENCE, exchange(tls, request)).await;
+            let answer = timeout(PATIENCE, Box::pin(exchange(tls, request))).await;
             let answer = answer.unwrap_or_else(|_| Err(HttpFailure::TooLong { host }));
             let (parts, body) = answer.map_err(other)?.into_parts();
             if parts.status.is_client_error() || parts.status.is_server_error() {
@@ -163,19 +166,31 @@ async fn exchange(
     }
 }
 
+/// By the resolver of all names here, and the system's name servers: they were not asked for more than brokers.
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, NetError> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let mut builder = TokioResolver::builder_tokio()?;
+    builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    let found = builder.build()?.lookup_ip(host).await?;
+    Ok(found
+        .iter()
+        .map(|address| SocketAddr::new(address, port))
+        .collect())
+}
+
 async fn connect(
     tls: Arc<ClientConfig>,
     host: &str,
     port: u16,
 ) -> Result<Box<TlsStream>, HttpFailure> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let addresses = lookup_host((bare, port)).await;
-    let addresses: Vec<SocketAddr> = addresses
-        .map_err(|source| HttpFailure::Resolve {
-            name: bare.to_owned(),
-            source,
-        })?
-        .collect();
+    let addresses = resolve(bare, port).await;
+    let addresses = addresses.map_err(|source| HttpFailure::Resolve {
+        name: bare.to_owned(),
+        source,
+    })?;
     let failed = |source| HttpFailure::Connect {
         host: format!("{host}:{port}"),
         source,

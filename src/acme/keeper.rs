@@ -11,12 +11,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Shared;
 use super::disk::{self, Contents, Disk, Lock, off_thread};
+use super::failure::Kind;
 use super::progress::{Progress, unix};
 use super::proofs::{self, LOOK};
 use super::standing::{Standing, moment, standing};
 use crate::certificates::challenge::Proof;
 use crate::config::acme::{Acme, AcmeCertificate};
-use crate::telemetry::acme::ByAcme;
+use crate::telemetry::acme::{ByAcme, ByOrder};
 
 /// The clock is looked at so often: it may have been set, or have run on while the machine slept.
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -73,6 +74,7 @@ impl<'a> Keeper<'a> {
                         tracing::error!(folder = %self.disk.folder().display(), error, "acme.state cannot be used: no certificate is ordered");
                         said = error;
                     }
+                    self.count_local();
                     sleep(MINUTE).await;
                     continue;
                 }
@@ -83,11 +85,11 @@ impl<'a> Keeper<'a> {
             proofs::show(&self.shared.challenges, &look.proofs);
             let mut wait = LOOK;
             if let Some(standings) = look.standings {
+                self.measure(&standings);
                 if look.contents != seen && self.take_over(&standings).await {
                     seen.clone_from(&look.contents);
                 }
                 (read, again) = (look.contents, Instant::now() + MINUTE);
-                self.measure(&standings);
                 if lock.is_some() {
                     wait = Box::pin(self.work(standings)).await;
                 }
@@ -183,6 +185,7 @@ impl<'a> Keeper<'a> {
         for (ordered, standing) in self.certificates.iter().zip(standings) {
             let names = ordered.names.join(" ");
             match &standing.stored {
+                None if standing.unreadable.is_some() => {}
                 None => tracing::warn!(
                     names,
                     next_order = moment(standing.due.max(now)),
@@ -201,11 +204,51 @@ impl<'a> Keeper<'a> {
         }
     }
 
+    /// A folder, or a file in it, is of no use: as loud as an order that fails.
+    pub(super) fn count_local(&self) {
+        for ordered in self.certificates {
+            self.count(ordered, Kind::Local.name());
+            let labels = ByAcme {
+                name: self.name(ordered),
+            };
+            self.shared
+                .metrics
+                .acme
+                .failures
+                .get_or_create(&labels)
+                .inc();
+        }
+    }
+
+    pub(super) fn count(&self, ordered: &AcmeCertificate, result: &'static str) {
+        let name = self.name(ordered);
+        let labels = ByOrder { name, result };
+        self.shared.metrics.acme.orders.get_or_create(&labels).inc();
+    }
+
+    /// What a certificate is called in metrics, as `certificate_not_after` calls it: its first name, or its file's, where another has
+    /// that name.
+    fn name(&self, ordered: &AcmeCertificate) -> Arc<str> {
+        let first = ordered.names.first();
+        let mut others = self
+            .certificates
+            .iter()
+            .filter(|other| other.file != ordered.file);
+        if others.any(|other| other.names.first() == first) {
+            let file = ordered.file.file_stem().unwrap_or_default();
+            return file.to_string_lossy().into();
+        }
+        first.map_or("", String::as_str).into()
+    }
+
     fn measure(&self, standings: &[Standing]) {
         let metrics = &self.shared.metrics.acme;
         for (ordered, standing) in self.certificates.iter().zip(standings) {
+            if standing.unreadable.is_some() {
+                continue;
+            }
             let labels = ByAcme {
-                name: name(ordered),
+                name: self.name(ordered),
             };
             let whole = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
             metrics
@@ -226,11 +269,6 @@ impl<'a> Keeper<'a> {
                 .set(whole(standing.progress.last_success()));
         }
     }
-}
-
-/// What a certificate is called in metrics, as `certificate_not_after` calls it.
-pub(super) fn name(ordered: &AcmeCertificate) -> Arc<str> {
-    ordered.names.first().map_or("", String::as_str).into()
 }
 
 /// Blocks. Only the process that orders does: another may be writing.

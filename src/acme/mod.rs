@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::certificates::Challenges;
 use crate::config::Config;
 use crate::config::acme::{Acme, AcmeCertificate};
+use crate::config::model::Speaks;
 use crate::telemetry::Metrics;
 
 use self::disk::Contents;
@@ -55,7 +56,12 @@ pub struct Plan {
 impl Plan {
     /// Blocks. To be made before the certificates are read: what is stored in between is then found to be new.
     pub fn of(config: &Config) -> Self {
-        let certificates: Vec<_> = config.acme_certificates().cloned().collect();
+        // Nobody could prove a name, nor be shown a certificate, without: the check of the configuration warns of it.
+        let mut listeners = config.listeners.iter();
+        let certificates: Vec<_> = match listeners.any(|listener| listener.speaks == Speaks::Tls) {
+            true => config.acme_certificates().cloned().collect(),
+            false => Vec::new(),
+        };
         Self {
             seen: disk::contents(&certificates),
             acme: config.acme.clone().map(Arc::new),

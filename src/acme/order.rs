@@ -1,5 +1,9 @@
 //! One order, from the names to the certificate (RFC 8555 7.4).
 
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,9 +12,11 @@ use instant_acme::{
     NewOrder, Order, OrderStatus, Problem, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData};
+use serde::{Deserialize, Serialize};
 
-use super::disk::Disk;
+use super::disk::{self, Disk, off_thread};
 use super::failure::{Failure, Kind};
+use super::progress::Asked;
 use super::proofs::Exhibition;
 use crate::certificates::challenge::Proof;
 use crate::certificates::{self, Challenges};
@@ -35,17 +41,89 @@ pub(super) struct Ordering<'a> {
     pub(super) replaces: Option<CertificateIdentifier<'static>>,
     pub(super) disk: &'a Disk,
     pub(super) challenges: &'a Arc<Challenges>,
+    pub(super) asked: &'a Asked,
+}
+
+/// An order that is about to be finished, and the key that its certificate is for: the CA may have issued, and counted, what we did
+/// not get.
+#[derive(Serialize, Deserialize)]
+struct Unfinished {
+    url: String,
+    key: String,
 }
 
 impl Ordering<'_> {
     pub(super) async fn run(self, account: &Account) -> Result<Issued, Failure> {
         let names = self.ordered.names.iter().cloned();
         let identifiers: Vec<_> = names.map(Identifier::Dns).collect();
+        if let Some((mut order, key)) = self.resume(account).await? {
+            tracing::info!(
+                names = self.ordered.names.join(" "),
+                "an order that was left off is finished"
+            );
+            return self.finish_or_forget(&mut order, key).await;
+        }
         let mut order = self.begin(account, &identifiers).await?;
         if order.state().status == OrderStatus::Pending {
             self.prove(&mut order).await?;
         }
-        self.finish(&mut order).await
+        let key = KeyPair::generate().map_err(Failure::local)?;
+        let unfinished = Unfinished {
+            url: order.url().to_owned(),
+            key: key.serialize_pem(),
+        };
+        let path = unfinished_path(self.ordered);
+        let written = off_thread(move || disk::write_json(&path, &unfinished)).await;
+        written.flatten().map_err(Failure::local)?;
+        self.finish_or_forget(&mut order, key).await
+    }
+
+    /// An order that the CA refuses to finish is not worth to be kept.
+    async fn finish_or_forget(&self, order: &mut Order, key: KeyPair) -> Result<Issued, Failure> {
+        let finished = self.finish(order, key).await;
+        if finished
+            .as_ref()
+            .is_err_and(|failure| failure.kind != Kind::Unavailable)
+        {
+            self.start_anew::<Infallible>().await?;
+        }
+        finished
+    }
+
+    /// `None` where there is none that can be.
+    async fn resume(&self, account: &Account) -> Result<Option<(Order, KeyPair)>, Failure> {
+        let path = unfinished_path(self.ordered);
+        let read = off_thread(move || disk::read_json::<Unfinished>(&path)).await;
+        let unfinished = match read.flatten() {
+            Ok(Some(unfinished)) => unfinished,
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return self.start_anew().await;
+            }
+            Err(error) => return Err(Failure::local(error)),
+        };
+        let mut order = match account.order(unfinished.url).await {
+            Ok(order) => order,
+            Err(Error::Api(problem)) => {
+                tracing::debug!(%problem, "the CA does not know the order that was left off");
+                return self.start_anew().await;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match (order.state().status, KeyPair::from_pem(&unfinished.key)) {
+            (OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Valid, Ok(key)) => {
+                Ok(Some((order, key)))
+            }
+            (_, _) => self.start_anew().await,
+        }
+    }
+
+    async fn start_anew<T>(&self) -> Result<Option<T>, Failure> {
+        let ordered = self.ordered.clone();
+        off_thread(move || forget(&ordered))
+            .await
+            .map_err(Failure::local)?;
+        Ok(None)
     }
 
     async fn begin(&self, account: &Account, names: &[Identifier]) -> Result<Order, Failure> {
@@ -98,6 +176,7 @@ impl Ordering<'_> {
             count,
             "the CA is asked to look at port 443 of the names"
         );
+        self.asked.set();
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization?;
@@ -134,13 +213,15 @@ impl Ordering<'_> {
         }
     }
 
-    async fn finish(&self, order: &mut Order) -> Result<Issued, Failure> {
-        let key = KeyPair::generate().map_err(Failure::local)?;
+    async fn finish(&self, order: &mut Order, key: KeyPair) -> Result<Issued, Failure> {
         let names = self.ordered.names.as_slice();
         let mut params = CertificateParams::new(names).map_err(Failure::local)?;
         params.distinguished_name = DistinguishedName::new();
         let request = params.serialize_request(&key).map_err(Failure::local)?;
-        order.finalize_csr(request.der()).await?;
+        // Of one that was left off the CA may have the request.
+        if order.state().status == OrderStatus::Ready {
+            order.finalize_csr(request.der()).await?;
+        }
         let chain = order.poll_certificate(&ASK).await?;
         let public_key = key.subject_public_key_info();
         let not_after = certificates::issued(&chain, &public_key, names).map_err(|fault| {
@@ -153,6 +234,21 @@ impl Ordering<'_> {
             pem: format!("{}{chain}", key.serialize_pem()),
             not_after,
         })
+    }
+}
+
+fn unfinished_path(ordered: &AcmeCertificate) -> PathBuf {
+    ordered.file.with_extension("order")
+}
+
+/// Blocks. The order that was left off is done, or lost.
+pub(super) fn forget(ordered: &AcmeCertificate) {
+    let path = unfinished_path(ordered);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(file = %path.display(), %error, "an order that is over cannot be forgotten");
+        }
+        Ok(()) | Err(_) => {}
     }
 }
 

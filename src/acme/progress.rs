@@ -2,6 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use instant_acme::CertificateIdentifier;
@@ -19,6 +21,10 @@ type Unix = u64;
 pub(super) struct Progress {
     /// In a row.
     pub(super) failures: u32,
+    /// Of them, those that a CA counts: the others must not make their pauses longer, nor hide them.
+    counted: u32,
+    /// Since the last that a CA counts.
+    unavailable: u32,
     next_attempt: Unix,
     /// Of the last failure.
     pub(super) problem: Option<String>,
@@ -56,7 +62,15 @@ impl Progress {
 
     pub(super) fn failed(&mut self, failure: &Failure, now: SystemTime) {
         self.failures = self.failures.saturating_add(1);
-        let pause = now + schedule::pause(failure.kind, self.failures);
+        let alike = match failure.kind {
+            Kind::Unavailable => &mut self.unavailable,
+            Kind::RateLimited | Kind::Refused | Kind::Unproven | Kind::Local => {
+                self.unavailable = 0;
+                &mut self.counted
+            }
+        };
+        *alike = alike.saturating_add(1);
+        let pause = now + schedule::pause(failure.kind, *alike);
         let asked = failure
             .not_before
             .unwrap_or(now)
@@ -82,8 +96,9 @@ impl Progress {
         now: SystemTime,
     ) -> SystemTime {
         match self.wish_for(certificate) {
-            Some(wish) => time(wish.ask_again).min(now + 2 * DAY),
-            None => now,
+            // A day is the longest; what is further is from a clock that was wrong.
+            Some(wish) if time(wish.ask_again) <= now + 2 * DAY => time(wish.ask_again),
+            Some(_) | None => now,
         }
     }
 
@@ -117,24 +132,41 @@ impl Progress {
 }
 
 /// An attempt that runs. Until it is settled the file says that it failed: a process that dies in each attempt must not ask the CA
-/// each time it is started. An attempt that is dropped, because the process drains or has a new configuration, never was.
+/// each time it is started. One that is dropped, because the process drains or has a new configuration, never was, unless the CA has
+/// been asked to look by then: it may count what it finds.
 #[derive(Debug)]
 pub(super) struct Attempt {
     path: PathBuf,
     before: Option<Progress>,
+    asked: Asked,
+}
+
+/// Whether the CA has been asked to look.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asked(Arc<AtomicBool>);
+
+impl Asked {
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Attempt {
     /// Blocks. Where nothing can be written nothing must be ordered: the certificate could not be kept.
     pub(super) fn begin(path: PathBuf, before: Progress) -> io::Result<Self> {
         let mut died = before.clone();
-        let failure = Failure::new(Kind::Local, "the process ended while it was ordering");
+        let failure = Failure::new(Kind::Local, "the process left off while it was ordering");
         died.failed(&failure, SystemTime::now());
         disk::write_json(&path, &died)?;
         Ok(Self {
             path,
             before: Some(before),
+            asked: Asked::default(),
         })
+    }
+
+    pub(super) fn asked(&self) -> Asked {
+        self.asked.clone()
     }
 
     /// Blocks.
@@ -146,6 +178,9 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
+        if self.asked.0.load(Ordering::Relaxed) {
+            return;
+        }
         if let Some(before) = self.before.take()
             && let Err(error) = disk::write_json(&self.path, &before)
         {
@@ -188,6 +223,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_ca_counts_has_pauses_of_its_own() {
+        let now = time(2_000_000_000);
+        let mut progress = Progress::default();
+        let minutes = |progress: &Progress| {
+            progress
+                .next_attempt(now)
+                .duration_since(now)
+                .unwrap()
+                .as_secs()
+                / 60
+        };
+        for _ in 0..8 {
+            progress.failed(&Failure::new(Kind::Unavailable, "down"), now);
+        }
+        assert!(minutes(&progress) >= 20);
+        progress.failed(&Failure::new(Kind::Unproven, "elsewhere"), now);
+        assert!((5..=6).contains(&minutes(&progress)));
+        // A CA that is down in between does not make it forget.
+        progress.failed(&Failure::new(Kind::Unavailable, "down"), now);
+        assert_eq!(minutes(&progress), 0);
+        progress.failed(&Failure::new(Kind::Unproven, "elsewhere"), now);
+        assert!((15..=18).contains(&minutes(&progress)));
+        assert_eq!(progress.failures, 11);
+    }
+
+    #[test]
     fn an_attempt_counts_as_failed_until_it_is_settled_and_not_at_all_when_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.json");
@@ -196,6 +257,10 @@ mod tests {
         assert_eq!(read().failures, 1);
         drop(attempt);
         assert_eq!(read(), Progress::default());
+        let attempt = Attempt::begin(path.clone(), Progress::default()).unwrap();
+        attempt.asked().set();
+        drop(attempt);
+        assert_eq!(read().failures, 1, "the CA may have counted it");
         let attempt = Attempt::begin(path.clone(), Progress::default()).unwrap();
         let mut after = Progress::default();
         after.succeeded(time(5), time(50));

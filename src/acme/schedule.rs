@@ -41,7 +41,9 @@ pub(super) fn renewal(stored: &Stored, window: Option<Window>) -> SystemTime {
     };
     // A CA that wishes for renewal without end must not be flooded by us.
     let earliest = report.not_before + (lifetime / 10).min(DAY);
-    (start + length.mul_f64(share)).max(earliest)
+    // Nor may a certificate end for a wish.
+    let latest = report.not_after - lifetime / 10;
+    (start + length.mul_f64(share)).max(earliest).min(latest)
 }
 
 /// From 0 to 1, always the same for one certificate: a restart must not draw again.
@@ -126,6 +128,8 @@ mod tests {
         assert!((at(1040)..=at(1042)).contains(&time));
         // In the past: at once, and a new certificate has its peace for a day.
         assert_eq!(renewal(&stored("a"), window(1, 2)), at(1001));
+        // Behind its end: in time all the same.
+        assert_eq!(renewal(&stored("a"), window(2000, 2001)), at(1081));
         // No window at all.
         assert_eq!(
             renewal(&stored("a"), window(1042, 1040)),

@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use super::disk;
 use super::progress::Progress;
 use super::schedule;
-use crate::certificates::{Stored, stored};
+use crate::certificates::{Kept, Stored, kept};
 use crate::config::Problem;
 use crate::config::acme::AcmeCertificate;
 
@@ -20,29 +20,40 @@ pub struct Standing {
     pub(super) damaged: Option<Problem>,
     pub(super) progress: Progress,
     pub(super) progress_fault: Option<String>,
+    /// Nobody knows what is there: nothing may be ordered, and nothing set aside.
+    pub(super) unreadable: Option<String>,
     /// The next order; in the past: now.
     pub due: SystemTime,
 }
 
 /// Blocks.
 pub fn standing(ordered: &AcmeCertificate, now: SystemTime) -> Standing {
-    let (stored, damaged) = match stored(ordered) {
-        None => (None, None),
-        Some(Ok(stored)) => (Some(stored), None),
-        Some(Err(problem)) => (None, Some(problem)),
+    let mut unreadable = None;
+    let (stored, damaged) = match kept(ordered) {
+        Kept::Nothing => (None, None),
+        Kept::Good(stored) => (Some(stored), None),
+        Kept::Damaged(problem) => (None, Some(problem)),
+        Kept::Unreadable(error) => {
+            unreadable = Some(error.to_string());
+            (None, None)
+        }
     };
     let (progress, fault) = match disk::read_json(&Progress::path(&ordered.file)) {
         Ok(progress) => (progress.unwrap_or_default(), None),
-        Err(error) => (
-            Progress::default(),
-            (error.kind() == io::ErrorKind::InvalidData).then(|| error.to_string()),
-        ),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            (Progress::default(), Some(error.to_string()))
+        }
+        Err(error) => {
+            unreadable = Some(error.to_string());
+            (Progress::default(), None)
+        }
     };
     let mut standing = Standing {
         stored,
         damaged,
         progress,
         progress_fault: fault,
+        unreadable,
         due: now,
     };
     standing.reckon(now);
@@ -68,6 +79,9 @@ impl Standing {
     /// What `tidegate check` says of it.
     pub fn told(&self, now: SystemTime) -> Vec<String> {
         let mut lines = Vec::new();
+        if let Some(error) = &self.unreadable {
+            return vec![format!("CANNOT BE READ: {error}")];
+        }
         match (&self.stored, &self.damaged) {
             (Some(stored), _) => {
                 let report = &stored.report;

@@ -98,6 +98,17 @@ impl Status {
         *lock(&self.refused) = None;
     }
 
+    /// A CA has issued certificates for the configuration that is in force.
+    pub fn issued(&self, config: &Config, certificates: &[certificates::Report]) {
+        let old = self.configured.load();
+        let configured = Configured {
+            since: old.since,
+            ..Configured::new(old.generation, config, &old.pools, certificates)
+        };
+        configured.note(&self.metrics);
+        self.configured.store(Arc::new(configured));
+    }
+
     /// A configuration was not taken: the one before is still in force.
     pub fn refused(&self, problems: Vec<String>) {
         let at = unix(SystemTime::now());

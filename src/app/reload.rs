@@ -165,32 +165,28 @@ impl Reloader {
         })
     }
 
-    /// A certificate came from the CA: what is in force is built again with it. The configuration's file is not read: a mistake
-    /// in it must not keep a certificate from being shown.
-    async fn show_stored(&mut self) -> bool {
-        let (gateway, config) = (Arc::clone(&self.gateway), self.config.clone());
-        let building = tokio::task::spawn_blocking(move || build(&gateway, &config));
-        let problem = match building.await {
-            Ok(Ok(built)) => {
-                self.supervisor.reloading();
-                let plan = self.plans.borrow().clone();
-                let reloaded = self.take_over(Next {
-                    loaded: unwritten(&self.config),
-                    source: self.source.clone(),
-                    built,
-                    read: self.read.clone(),
-                    plan,
-                });
-                self.told(&reloaded, "a certificate from the CA");
+    /// A CA has issued: its part of what is shown is exchanged, and no other file is read. A mistake in one must not keep the
+    /// certificate from being shown, nor a change be taken over that nobody has asked for.
+    async fn show_stored(&self) -> bool {
+        let (snapshot, config) = (self.gateway.snapshot.load_full(), self.config.clone());
+        let renewing = tokio::task::spawn_blocking(move || {
+            let shown = snapshot.shown.as_ref();
+            shown.map(|shown| shown.renew(&config)).transpose()
+        });
+        let problem = match renewing.await {
+            Ok(Ok(renewed)) => {
+                if let Some((certificates, warnings)) = renewed {
+                    for warning in warnings.iter().map(sentence) {
+                        tracing::warn!("{warning}");
+                    }
+                    self.status.issued(&self.config, &certificates);
+                }
                 return true;
             }
-            Ok(Err(problems)) => problems.iter().map(sentence).collect::<Vec<_>>().join("; "),
+            Ok(Err(problem)) => sentence(&problem),
             Err(error) => format!("a bug: {error}"),
         };
-        tracing::error!(
-            problem,
-            "the configuration in force cannot be built with the new certificate"
-        );
+        tracing::error!(problem, "what is stored cannot be shown");
         false
     }
 
@@ -340,7 +336,14 @@ fn read(
                 return Err(Refusal { problems, seen });
             }
         },
-        None => unwritten(old),
+        None => Loaded {
+            config: old.clone(),
+            warnings: Vec::new(),
+            source: Source {
+                file: "the configuration".into(),
+                text: String::new(),
+            },
+        },
     };
     let has_file = !loaded.source.text.is_empty();
     let from = has_file.then(|| loaded.source.clone());
@@ -383,18 +386,6 @@ fn read(
 fn build(gateway: &Gateway, config: &Config) -> Result<Built, Vec<Problem>> {
     let (metrics, brokers) = (&gateway.metrics, &gateway.brokers);
     Snapshot::build(config, metrics, brokers, &gateway.tickets)
-}
-
-/// A configuration that no file has.
-fn unwritten(config: &Config) -> Loaded {
-    Loaded {
-        config: config.clone(),
-        warnings: Vec::new(),
-        source: Source {
-            file: "the configuration".into(),
-            text: String::new(),
-        },
-    }
 }
 
 fn alone(file: PathBuf, problem: Problem) -> Problems {

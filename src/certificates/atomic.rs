@@ -13,7 +13,15 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.new", std::process::id()));
     let beside = PathBuf::from(beside);
-    let written = write_new(&beside, bytes, mode).and_then(|()| fs::rename(&beside, path));
+    let written = match write_new(&beside, bytes, mode) {
+        // Left by one that died with the same number: in a container that is always 1.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(&beside)?;
+            write_new(&beside, bytes, mode)
+        }
+        written => written,
+    };
+    let written = written.and_then(|()| fs::rename(&beside, path));
     if written.is_err() && beside.exists() {
         drop(fs::remove_file(&beside));
     }
@@ -34,4 +42,20 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         .open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_with_the_same_number_has_left_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let left = folder.path().join(format!("a.{}.new", std::process::id()));
+        fs::write(&left, "half").unwrap();
+        replace(&path, b"whole", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert!(!left.exists());
+    }
 }

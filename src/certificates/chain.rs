@@ -22,6 +22,7 @@ use super::verdict;
 const READABLE_BY_ALL: u32 = 0o004;
 
 /// A certificate ready for use.
+#[derive(Debug, Clone)]
 pub(super) struct Loaded {
     pub(super) key: Arc<CertifiedKey>,
     pub(super) report: Report,

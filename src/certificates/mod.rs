@@ -39,7 +39,7 @@ use crate::tls::Noting;
 
 use self::chain::Loaded;
 use self::policy::Order;
-use self::resolver::{Awaited, Resolver};
+use self::resolver::{Awaited, Resolver, Table};
 use self::tickets::{Scope, Source};
 
 pub use self::atomic::replace;
@@ -48,7 +48,7 @@ pub use self::challenge::Challenges;
 pub use self::clients::naming_refused;
 pub use self::expiry::{Expiry, Kind, expiries};
 pub use self::policy::ClientTls;
-pub use self::stored::{Stored, issued, stored};
+pub use self::stored::{Kept, Stored, issued, kept};
 pub use self::subject::{has_ended, holder, subject_of};
 pub use self::tickets::Tickets;
 
@@ -71,6 +71,7 @@ pub struct ServerCertificates {
     pub certificates: Vec<Report>,
     /// What works today for some clients, or for a while. Places as for problems.
     pub warnings: Vec<Problem>,
+    pub shown: Shown,
 }
 
 /// What an operator wants to know about one certificate in use.
@@ -110,25 +111,20 @@ pub fn server_at(
     let provider = provider();
     let mut problems = Vec::new();
     let mut warnings = Vec::new();
-    let mut loaded = Vec::new();
-    let mut awaited = Awaited::default();
-    for (index, certificate) in config.certificates.iter().enumerate() {
-        match certificate {
-            Certificate::Files(files) => match chain::load(files, now, &provider, &mut warnings) {
-                Ok(one) => loaded.push(one),
-                Err(found) => problems.extend(found),
-            },
-            Certificate::Acme(ordered) => {
-                let found = stored::load(ordered, now, &provider, &mut warnings);
-                awaited.is_default |= index == 0 && found.is_empty();
-                let is_there =
-                    |name: &&String| found.iter().any(|one| one.report.names.contains(name));
-                let missing = ordered.names.iter().filter(|name| !is_there(name));
-                awaited.names.extend(missing.cloned());
-                loaded.extend(found);
-            }
-        }
+    let mut files = Vec::new();
+    for certificate in &config.certificates {
+        files.push(match certificate {
+            Certificate::Files(pair) => chain::load(pair, now, &provider, &mut warnings)
+                .map_err(|found| problems.extend(found))
+                .ok(),
+            Certificate::Acme(_) => None,
+        });
     }
+    let (loaded, awaited) =
+        with_stored(config, &files, now, &mut warnings).unwrap_or_else(|problem| {
+            problems.push(problem);
+            (Vec::new(), Awaited::default())
+        });
     if let Some(acme) = &config.acme {
         problems.extend(directory(acme).err());
     }
@@ -147,10 +143,10 @@ pub fn server_at(
         Some(Certificate::Acme(ordered)) => ordered.place.clone(),
         None => Place::default(),
     };
+    let resolver = Arc::new(Resolver::new(Table::new(&loaded, &awaited, now)));
     let shared = Listening {
         config,
-        loaded: &loaded,
-        awaited: &awaited,
+        resolver: &resolver,
         tickets: &tickets,
     };
     let tls = shared.tls(None, &place).map_err(|problem| vec![problem])?;
@@ -160,7 +156,54 @@ pub fn server_at(
         by_listener,
         certificates: loaded.into_iter().map(|one| one.report).collect(),
         warnings,
+        shown: Shown { resolver, files },
     })
+}
+
+/// Those of the operator's files, with those that a CA has issued to us, in the order of the configuration.
+fn with_stored(
+    config: &Config,
+    files: &[Option<Loaded>],
+    now: SystemTime,
+    warnings: &mut Vec<Problem>,
+) -> Result<(Vec<Loaded>, Awaited), Problem> {
+    let (mut loaded, mut awaited) = (Vec::new(), Awaited::default());
+    for (index, (certificate, file)) in config.certificates.iter().zip(files).enumerate() {
+        let Certificate::Acme(ordered) = certificate else {
+            loaded.extend(file.clone());
+            continue;
+        };
+        let found = stored::load(ordered, now, &provider(), warnings)?;
+        awaited.is_default |= index == 0 && found.is_empty();
+        let is_there = |name: &&String| found.iter().any(|one| one.report.names.contains(name));
+        let missing = ordered.names.iter().filter(|name| !is_there(name));
+        awaited.names.extend(missing.cloned());
+        loaded.extend(found);
+    }
+    Ok((loaded, awaited))
+}
+
+/// What the listeners show, to be brought up to date when a CA has issued. Nothing else of a configuration has a part in it: a fault
+/// in another file must not keep a new certificate from being shown.
+#[derive(Debug)]
+pub struct Shown {
+    resolver: Arc<Resolver>,
+    /// The operator's own, as they were read; in the order of the configuration.
+    files: Vec<Option<Loaded>>,
+}
+
+impl Shown {
+    /// Reads what is stored, and shows it. `config` is the one that this came from.
+    ///
+    /// # Errors
+    /// A file that cannot be read: what was shown is shown on.
+    pub fn renew(&self, config: &Config) -> Result<(Vec<Report>, Vec<Problem>), Problem> {
+        let (now, mut warnings) = (SystemTime::now(), Vec::new());
+        let (loaded, awaited) = with_stored(config, &self.files, now, &mut warnings)?;
+        self.resolver.exchange(Table::new(&loaded, &awaited, now));
+        let reports = loaded.into_iter().map(|one| one.report).collect();
+        Ok((reports, warnings))
+    }
 }
 
 /// Who is believed, and a digest of it.
@@ -188,8 +231,7 @@ fn verifiers(
 /// What the listeners of one configuration share.
 struct Listening<'a> {
     config: &'a Config,
-    loaded: &'a [Loaded],
-    awaited: &'a Awaited,
+    resolver: &'a Arc<Resolver>,
     tickets: &'a Source,
 }
 
@@ -240,10 +282,7 @@ impl Listening<'_> {
             .with_protocol_versions(policy::versions(self.config.tls.minimum))
             .map_err(failed)?
             .with_client_cert_verifier(Arc::clone(verifier))
-            .with_cert_resolver(Noting::new(Arc::new(Resolver::new(
-                self.loaded,
-                self.awaited,
-            ))));
+            .with_cert_resolver(Noting::new(Arc::<Resolver>::clone(self.resolver)));
         tls.alpn_protocols = alpn(true);
         // Resumption by tickets only: nothing is kept for clients that are away.
         tls.ticketer = self.tickets.ticketer(scope.clone());

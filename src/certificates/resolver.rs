@@ -6,7 +6,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
@@ -22,9 +24,23 @@ pub(super) struct Awaited {
     pub(super) is_default: bool,
 }
 
+/// What all listeners of a configuration show. The one thing of a snapshot that changes: a CA has issued.
+#[derive(Debug)]
+pub(super) struct Resolver(ArcSwap<Table>);
+
+impl Resolver {
+    pub(super) fn new(table: Table) -> Self {
+        Self(ArcSwap::from_pointee(table))
+    }
+
+    pub(super) fn exchange(&self, table: Table) {
+        self.0.store(Arc::new(table));
+    }
+}
+
 /// All certificates by name; built once, read at every handshake.
 #[derive(Debug)]
-pub(super) struct Resolver {
+pub(super) struct Table {
     /// DNS names and wildcards as written in the certificates; each list best first, never empty.
     by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
     /// The first certificate, with others that share its first name; empty while that is still to be issued.
@@ -33,20 +49,26 @@ pub(super) struct Resolver {
     awaited: HashSet<String>,
 }
 
-impl Resolver {
-    pub(super) fn new(loaded: &[Loaded], awaited: &Awaited) -> Self {
-        let mut by_name: HashMap<String, Vec<Arc<CertifiedKey>>> = HashMap::new();
+impl Table {
+    pub(super) fn new(loaded: &[Loaded], awaited: &Awaited, now: SystemTime) -> Self {
+        let mut by_name: HashMap<String, Vec<(bool, Arc<CertifiedKey>)>> = HashMap::new();
         for one in loaded {
+            // Only one that a CA has issued to us may have: another with its names goes before it.
+            let has_ended = one.report.not_after <= now;
             for name in &one.report.names {
-                by_name
-                    .entry(name.clone())
-                    .or_default()
-                    .push(Arc::clone(&one.key));
+                let keys = by_name.entry(name.clone()).or_default();
+                keys.push((has_ended, Arc::clone(&one.key)));
             }
         }
-        for keys in by_name.values_mut() {
-            keys.sort_by_key(|key| rank(key)); // stable: file order decides among equals
-        }
+        let best_first = |mut keys: Vec<(bool, Arc<CertifiedKey>)>| {
+            // Stable: file order decides among equals.
+            keys.sort_by_key(|(has_ended, key)| (*has_ended, rank(key)));
+            keys.into_iter().map(|(_, key)| key).collect()
+        };
+        let by_name: HashMap<String, Vec<_>> = by_name
+            .into_iter()
+            .map(|(name, keys)| (name, best_first(keys)))
+            .collect();
         let first = loaded.first().filter(|_| !awaited.is_default);
         let default = first
             .and_then(|first| first.report.names.first())
@@ -84,7 +106,8 @@ impl Resolver {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.choose(client.server_name(), client.signature_schemes())
+        let table = self.0.load();
+        table.choose(client.server_name(), client.signature_schemes())
     }
 }
 

@@ -3,6 +3,7 @@
 //! INVARIANT: what is stored is shown, whatever its age, until there is something better. A file that cannot be read is told and
 //! counts as none.
 
+use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -27,20 +28,32 @@ pub struct Stored {
     pub identifier: Option<CertificateIdentifier<'static>>,
 }
 
-/// The certificate of exactly these names; `None` where there is no file.
-///
-/// # Errors
-/// A file that cannot be used.
-pub fn stored(ordered: &AcmeCertificate) -> Option<Result<Stored, Problem>> {
-    if !ordered.file.exists() {
-        return None;
+/// What there is of one certificate.
+#[derive(Debug)]
+pub enum Kept {
+    Nothing,
+    Good(Stored),
+    /// It is read, and is of no use.
+    Damaged(Problem),
+    /// Nobody knows: the disk, or the permissions. To take it for nothing would be to order again what may be there.
+    Unreadable(io::Error),
+}
+
+/// The certificate of exactly these names.
+pub fn kept(ordered: &AcmeCertificate) -> Kept {
+    match std::fs::read(&ordered.file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Kept::Nothing,
+        Err(error) => return Kept::Unreadable(error),
+        Ok(_) => {}
     }
     let files = files(&ordered.file, &ordered.place);
-    let loaded = chain::load_stored(&files, SystemTime::now(), &provider(), &mut Vec::new());
-    Some(loaded.map(|one| Stored {
-        identifier: identifier(&ordered.file),
-        report: one.report,
-    }))
+    match chain::load_stored(&files, SystemTime::now(), &provider(), &mut Vec::new()) {
+        Ok(one) => Kept::Good(Stored {
+            identifier: identifier(&ordered.file),
+            report: one.report,
+        }),
+        Err(problem) => Kept::Damaged(problem),
+    }
 }
 
 fn identifier(file: &Path) -> Option<CertificateIdentifier<'static>> {
@@ -68,19 +81,31 @@ pub fn issued(chain: &str, public_key: &[u8], names: &[String]) -> Result<System
 
 /// The certificate of these names; or, while there is none, others of the same CA that have some of them: an operator who adds
 /// a name must not lose the old ones for as long as the new one takes.
+///
+/// # Errors
+/// It may be there, and cannot be read.
 pub(super) fn load(
     ordered: &AcmeCertificate,
     now: SystemTime,
     provider: &CryptoProvider,
     warnings: &mut Vec<Problem>,
-) -> Vec<Loaded> {
-    if ordered.file.exists() {
-        let own = files(&ordered.file, &ordered.place);
-        match chain::load_stored(&own, now, provider, warnings) {
-            Ok(one) => return vec![one],
-            Err(problem) => warnings.push(problem.help(
-                "it is not used, and another one is ordered; the file is set aside when that is there",
-            )),
+) -> Result<Vec<Loaded>, Problem> {
+    match kept(ordered) {
+        Kept::Nothing => {}
+        Kept::Good(_) => {
+            let own = files(&ordered.file, &ordered.place);
+            return chain::load_stored(&own, now, provider, warnings).map(|one| vec![one]);
+        }
+        Kept::Damaged(problem) => warnings.push(
+            problem.help("it is not used: the file is set aside, and another one is ordered"),
+        ),
+        Kept::Unreadable(error) => {
+            let file = ordered.file.display();
+            return Err(
+                Problem::new(&ordered.place, format!("{file} cannot be read: {error}")).help(
+                    "let the user that tidegate runs as read it; delete it only to order another",
+                ),
+            );
         }
     }
     let mut others: Vec<Loaded> = neighbours(&ordered.file)
@@ -97,7 +122,7 @@ pub(super) fn load(
         missing.retain(|name| !one.report.names.contains(name));
         missing.len() < before
     });
-    others
+    Ok(others)
 }
 
 fn neighbours(file: &Path) -> Vec<std::path::PathBuf> {

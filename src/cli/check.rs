@@ -29,6 +29,15 @@ pub(super) fn check(options: &Options) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => return super::bad_config(&problems),
     };
+    let mut warnings = match prepare(&loaded.config, Access::Look) {
+        Ok(warnings) => warnings,
+        Err(problem) => {
+            return match loaded.source.problems(vec![problem]) {
+                Some(problems) => super::bad_config(&problems),
+                None => ExitCode::FAILURE,
+            };
+        }
+    };
     let built = match Snapshot::build(
         &loaded.config,
         &Metrics::new(1),
@@ -38,15 +47,6 @@ pub(super) fn check(options: &Options) -> ExitCode {
         Ok(built) => built,
         Err(problems) => {
             return match loaded.source.problems(problems) {
-                Some(problems) => super::bad_config(&problems),
-                None => ExitCode::FAILURE,
-            };
-        }
-    };
-    let mut warnings = match prepare(&loaded.config, Access::Look) {
-        Ok(warnings) => warnings,
-        Err(problem) => {
-            return match loaded.source.problems(vec![problem]) {
                 Some(problems) => super::bad_config(&problems),
                 None => ExitCode::FAILURE,
             };

@@ -55,6 +55,9 @@ fn domain_name(text: &str) -> Result<String, Fault> {
     if name.parse::<IpAddr>().is_ok() {
         return Err(fault.help("write a DNS name; for an address name files: { chain, key }"));
     }
+    if !name.is_ascii() {
+        return Err(fault.help("write its ASCII form, which begins with `xn--`"));
+    }
     if !name.contains('.') || name.contains('_') || !is_dns_name(&name) {
         return Err(fault.help("write a whole DNS name without scheme and port: `example.com`"));
     }
@@ -111,6 +114,7 @@ mod tests {
             ("https://example.com", "without scheme"),
             ("example.com:443", "port"),
             ("a_b.example.com", "whole DNS name"),
+            ("bücher.example", "xn--"),
         ] {
             let fault = name.parse::<DomainName>().unwrap_err();
             assert!(

@@ -30,7 +30,7 @@ pub use routes::Routes;
 
 use std::sync::Arc;
 
-use crate::certificates::{self, Challenges, ClientTls, Report, Tickets};
+use crate::certificates::{self, Challenges, ClientTls, Report, Shown, Tickets};
 use crate::config::model::{self, Limits, Log, Speaks, Timeouts};
 use crate::config::networks::Networks;
 use crate::config::{Config, Problem};
@@ -56,7 +56,7 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
 }
 
-/// One configuration generation: built completely or not at all, then never changed.
+/// One configuration generation: built completely or not at all, then never changed, but for certificates that a CA issues.
 ///
 /// INVARIANT: a connection sees the configuration only through the snapshot that it took at accept.
 #[derive(Debug)]
@@ -72,6 +72,8 @@ pub struct Snapshot {
     pub timeouts: Timeouts,
     pub log: Log,
     pub drain: model::Drain,
+    /// `None` where no listener speaks TLS.
+    pub shown: Option<Shown>,
 }
 
 /// What holds for the clients of one listener.
@@ -117,9 +119,14 @@ impl Snapshot {
         let (Some(routes), true) = (routes, problems.is_empty()) else {
             return Err(problems);
         };
-        let (tls, certificates, warnings) = match server {
-            Some(server) => (server.by_listener, server.certificates, server.warnings),
-            None => (Vec::new(), Vec::new(), Vec::new()),
+        let (tls, certificates, warnings, shown) = match server {
+            Some(server) => (
+                server.by_listener,
+                server.certificates,
+                server.warnings,
+                Some(server.shown),
+            ),
+            None => (Vec::new(), Vec::new(), Vec::new(), None),
         };
         let tls = tls.into_iter().chain(std::iter::repeat(None));
         let listeners = config
@@ -140,6 +147,7 @@ impl Snapshot {
                 timeouts: config.timeouts,
                 log: config.log.clone(),
                 drain: config.drain.clone(),
+                shown,
             },
             certificates,
             warnings,

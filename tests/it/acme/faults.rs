@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::support::authority::Authority;
 use crate::support::ca::{Deed, Issues, Rule};
 use crate::support::program::tidegate;
 
@@ -139,12 +140,17 @@ async fn a_ca_that_dies_in_the_middle_of_an_order_leaves_nothing_half() {
     assert!(setting.files(".pem").is_empty(), "{:?}", setting.files(""));
     assert!(shown(address, "a.example").await.is_err());
     issued(address, "a.example").await;
-    assert_eq!(setting.ca.asked("/order-plz"), 2);
+    program
+        .tells(&["an order that was left off is finished"])
+        .await;
+    assert_eq!(setting.ca.asked("/order-plz"), 1);
     assert_eq!(
         setting.ca.asked("/sign-me-up"),
         1,
         "the account is the same"
     );
+    let over = eventually(async || setting.files(".order").is_empty()).await;
+    assert!(over, "{:?}", setting.files(""));
 }
 
 #[tokio::test]
@@ -244,4 +250,56 @@ async fn an_expired_certificate_is_shown_loudly_while_there_is_no_other() {
     assert!(end > 0.0 && end < now.as_secs_f64());
     let checked = tidegate(program.folder(), &["check", "-c", "tidegate.yaml"]).await;
     assert!(checked.stdout.contains("EXPIRED"), "{}", checked.stdout);
+}
+
+#[tokio::test]
+async fn an_expired_certificate_of_the_ca_gives_way_to_a_good_one_of_the_operator() {
+    let setting = Setting::new().await;
+    setting.ca.script(vec![Rule {
+        path: "/",
+        times: usize::MAX,
+        deed: Deed::Hang,
+    }]);
+    let day = Duration::from_secs(24 * 3600);
+    let made = |until: SystemTime| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["a.example".to_owned()]).unwrap();
+        params.not_before = (SystemTime::now() - 90 * day).into();
+        params.not_after = until.into();
+        let certificate = params.self_signed(&key).unwrap();
+        let pem = format!("{}{}", key.serialize_pem(), certificate.pem());
+        (certificate.der().clone(), pem)
+    };
+    let (_, ended) = made(SystemTime::now() - day);
+    let (good, pem) = made(SystemTime::now() + 30 * day);
+    let file = setting.file(&["a.example"]);
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, ended).unwrap();
+    let own = setting.folder.path().join("own.pem");
+    std::fs::write(&own, pem).unwrap();
+    let more = format!(", {{ chain: {own:?}, key: {own:?} }}]\nacme:");
+    let yaml = setting.yaml(&[&["a.example"]]).replace("]\nacme:", &more);
+    let program = Program::run(&yaml).await;
+    let seen = shown(program.address(0), "a.example").await.unwrap();
+    assert_eq!(seen, good);
+}
+
+#[tokio::test]
+async fn a_fault_in_another_file_keeps_no_certificate_from_being_shown() {
+    let mut setting = Setting::new().await;
+    let own = TempDir::with_prefix("tidegate-own-").unwrap();
+    let authority = Authority::make(own.path());
+    let pair = format!(
+        "certificates: [{{ chain: {:?}, key: {:?} }}, ",
+        authority.chain, authority.key
+    );
+    let yaml = setting.yaml(&[&["a.example"]]);
+    let yaml = yaml.replace("certificates: [", &pair);
+    let program = Program::run(&format!("watch: false\n{yaml}")).await;
+    let address = program.address(0);
+    let before = shown(address, "localhost").await.unwrap();
+    std::fs::write(&authority.chain, "no certificate").unwrap();
+    setting.ca.begin(address.port(), Issues::default()).await;
+    issued(address, "a.example").await;
+    assert_eq!(shown(address, "localhost").await.unwrap(), before);
 }

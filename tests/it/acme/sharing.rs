@@ -38,7 +38,7 @@ async fn of_two_processes_one_orders_both_prove_and_both_show() {
 async fn an_upgrade_in_the_middle_of_an_order_hands_it_on() {
     let mut setting = Setting::new().await;
     setting.ca.script(vec![Rule {
-        path: "/chalZ/",
+        path: "/authZ/",
         times: usize::MAX,
         deed: Deed::Hold,
     }]);
@@ -49,9 +49,7 @@ async fn an_upgrade_in_the_middle_of_an_order_hands_it_on() {
     );
     let program = Program::run(&yaml).await;
     setting.ca.begin(listener.port(), Issues::default()).await;
-    program
-        .tells(&["the CA is asked to look at port 443"])
-        .await;
+    setting.ca.ordered(1).await;
     let finished = program.ask(&["upgrade"]).await;
     assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
     setting.ca.ordered(2).await;

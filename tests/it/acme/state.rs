@@ -23,8 +23,10 @@ async fn damaged_files_are_told_and_set_aside_and_another_certificate_comes() {
     let address = program.address(0);
     assert!(shown(address, "a.example").await.is_err());
     setting.ca.begin(address.port(), Issues::default()).await;
+    program.tells(&["the CA has issued a certificate"]).await;
     issued(address, "a.example").await;
-    for name in [".pem.damaged-", ".json.damaged-", "account.json.damaged-"] {
+    let progress = file.with_extension("json").display().to_string() + ".damaged-";
+    for name in [".pem.damaged-", &progress, "account.json.damaged-"] {
         assert!(
             !setting.files(name).is_empty(),
             "{name}: {:?}",
@@ -99,4 +101,42 @@ async fn a_folder_that_cannot_be_written_or_that_others_read_is_told() {
     );
     // A check of the operator's leaves nothing behind that the service could not write.
     assert!(std::fs::read_dir(&open).unwrap().next().is_none());
+}
+
+/// Root reads everything: a folder in the place of a file cannot be read by anybody.
+#[tokio::test]
+async fn what_cannot_be_read_is_neither_ordered_again_nor_set_aside() {
+    let mut setting = Setting::new().await;
+    let yaml = setting.yaml(&[&["a.example"]]);
+    let file = setting.file(&["a.example"]);
+    let json = file.with_extension("json");
+    std::fs::create_dir_all(&json).unwrap();
+    let program = Program::run(&yaml).await;
+    setting
+        .ca
+        .begin(program.address(0).port(), Issues::default())
+        .await;
+    program
+        .tells(&["cannot be read", "nothing is ordered in its place"])
+        .await;
+    let local = &["name=\"a.example\"", "result=\"local\""];
+    metric_is(&program, "tidegate_acme_orders_total", local, 1.0).await;
+    drop(program);
+
+    std::fs::remove_dir(&json).unwrap();
+    std::fs::create_dir_all(&file).unwrap();
+    let folder = TempDir::new().unwrap();
+    let yaml = format!("listeners: [{{ address: \"127.0.0.1:0\" }}]\nadmin: off\n{yaml}");
+    std::fs::write(folder.path().join("tidegate.yaml"), yaml).unwrap();
+    for command in ["check", "run"] {
+        let said = tidegate(folder.path(), &[command, "-c", "tidegate.yaml"]).await;
+        assert_eq!(said.status.code(), Some(78), "{command}: {}", said.stderr);
+        assert!(
+            said.stderr.contains(".pem cannot be read"),
+            "{}",
+            said.stderr
+        );
+    }
+    assert!(file.is_dir() && setting.files(".damaged-").is_empty());
+    assert_eq!(setting.ca.asked("/order-plz"), 0);
 }
