@@ -6,8 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use crate::http2::Http2Stream;
 use crate::tls::TlsStream;
@@ -46,25 +47,30 @@ impl Stream {
 /// Packets leave at once, and a peer that is gone is noticed in minutes instead of hours: the kernel's own keepalive
 /// begins after two hours, and unacknowledged data lives for fifteen minutes.
 pub fn tune(stream: &TcpStream) -> io::Result<()> {
+    set_options(SockRef::from(stream))
+}
+
+/// The same for all clients that come by this door, since Linux hands a listening socket's options on (tcp(7)): seven calls
+/// less for each of them. And what a client's socket may hold and has not sent: a client that reads slowly, or not at all,
+/// would fill the four megabytes that the kernel grants else.
+pub fn tune_clients(listener: &TcpListener) -> io::Result<()> {
+    const UNSENT: u32 = 128 * 1024;
+    set_options(SockRef::from(listener))?;
+    SockRef::from(listener).set_tcp_notsent_lowat(UNSENT)
+}
+
+fn set_options(socket: SockRef<'_>) -> io::Result<()> {
     const IDLE: Duration = Duration::from_secs(60);
     const INTERVAL: Duration = Duration::from_secs(15);
     const PROBES: u32 = 4;
     const UNACKNOWLEDGED: Duration = Duration::from_secs(90);
-    stream.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(stream);
-    let keepalive = socket2::TcpKeepalive::new()
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
         .with_time(IDLE)
         .with_interval(INTERVAL)
         .with_retries(PROBES);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
-}
-
-/// What a client's socket holds and has not sent: a client that reads slowly, or not at all, would fill the four megabytes
-/// that the kernel grants else.
-pub fn hold_little(stream: &TcpStream) -> io::Result<()> {
-    const UNSENT: u32 = 128 * 1024;
-    socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)
 }
 
 impl AsyncRead for Stream {
@@ -134,5 +140,25 @@ impl AsyncWrite for Stream {
             Self::Unix(stream) => stream.is_write_vectored(),
             Self::Http2(stream) => stream.is_write_vectored(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_has_the_options_of_the_door_it_came_by() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        tune_clients(&listener).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (_client, (accepted, _)) = (client.unwrap(), accepted.unwrap());
+        let socket = SockRef::from(&accepted);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap().as_secs(), 60);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap().as_secs(), 15);
+        assert_eq!(socket.tcp_user_timeout().unwrap().unwrap().as_secs(), 90);
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 128 * 1024);
     }
 }

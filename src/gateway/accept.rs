@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::turns::Turns;
 use super::{Gateway, connection};
 use crate::config::model::Speaks;
+use crate::stream::tune_clients;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{ByListener, ByReason, Name};
 
@@ -69,6 +70,9 @@ pub async fn run(
     turns: Arc<Turns>,
 ) {
     let _door = gateway.drain.door();
+    if let Err(error) = tune_clients(&listener) {
+        tracing::warn!(%error, listener = &*context.name, "the socket options of clients cannot be set");
+    }
     let mut trouble = Trouble::default();
     loop {
         // CANCEL: `accept` loses no connection, `closing` only waits.

@@ -23,7 +23,7 @@ use super::{
 use crate::certificates::{has_ended, holder};
 use crate::config::model::Speaks;
 use crate::identity::{Tls, UniqueId};
-use crate::stream::{Stream, hold_little, tune};
+use crate::stream::Stream;
 use crate::telemetry::Ending;
 use crate::telemetry::metrics::{ByHandshake, ByListener, ByOutcome};
 
@@ -194,10 +194,6 @@ async fn talk(
     turns: &Arc<Turns>,
     counted: &mut Counted,
 ) -> Result<Next, End> {
-    // The options fail only on a connection that is already gone, which the next read tells.
-    tune(&tcp)
-        .and_then(|()| hold_little(&tcp))
-        .map_err(|error| (Phase::Tls, Reason::ClientIo(error)))?;
     let deadline = arrival.began + arrival.snapshot.timeouts.tls;
     if must_begin_with_proxy_header(&arrival) {
         let told = proxy_header::read(&mut tcp, deadline).await;

@@ -101,6 +101,9 @@ async fn part_from_ca(ended: std::io::Result<Secured>, arrival: &Arrival, deadli
     }
 }
 
+/// A client that waited for less is not asked whether it is still there: the question costs a call.
+const WORTH_A_LOOK: Duration = Duration::from_millis(10);
+
 /// Waits for a turn among the handshakes of this worker. `None` where the wait was too long.
 async fn turn(tcp: &TcpStream, arrival: &Arrival, turns: &Arc<Turns>) -> Result<Option<Turn>, End> {
     let asked = Instant::now();
@@ -109,8 +112,8 @@ async fn turn(tcp: &TcpStream, arrival: &Arrival, turns: &Arc<Turns>) -> Result<
         listener: Arc::clone(&arrival.listener.name),
     };
     let waits = &arrival.gateway.metrics.tls_wait_seconds;
-    let waited = asked.elapsed().as_secs_f64();
-    waits.get_or_create(&labels).observe(waited);
+    let waited = asked.elapsed();
+    waits.get_or_create(&labels).observe(waited.as_secs_f64());
     if turn.is_none() {
         refuse(arrival, "handshake_age");
         // A reset needs no answer, and leaves no state in the kernel.
@@ -118,6 +121,9 @@ async fn turn(tcp: &TcpStream, arrival: &Arrival, turns: &Arc<Turns>) -> Result<
             tracing::debug!(%error, "a client is closed without a reset");
         }
         return Ok(None);
+    }
+    if waited < WORTH_A_LOOK {
+        return Ok(turn);
     }
     // Behind its hello a client waits for our answer: that nothing comes any more means that it has left.
     match SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]) {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::prefixed::Prefixed;
 
 /// Taken within `timeouts.write`, while more waits. With a minute for it some 270 bytes a second; over HTTP/1.1 about four
-/// times that, since a socket makes room in larger pieces (`stream::hold_little`). Any network that a phone is on is faster.
+/// times that, since a socket makes room in larger pieces (`stream::tune_clients`). Any network that a phone is on is faster.
 pub(super) const LEAST: usize = 16 * 1024;
 
 /// The clock of one answer. It runs while something waits for the client.
