@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the real brokers and clients that the tests drive: mosquitto 2.0 and 2.1, RabbitMQ, Chromium, Node and Python
+# Installs the real brokers and clients that the tests drive: mosquitto 2.0 and 2.1, RabbitMQ, Chromium, Firefox, Node and Python
 # packages; and what looks at the files of deploy/: systemd, umoci, lintian, strace, kustomize, cargo-deb, promtool;
 # and pebble, a CA.
 #
@@ -41,7 +41,7 @@ missing() {
 
 # The same for everything that the tests need.
 missing_packages() {
-  missing mosquitto:mosquitto rabbitmq-server:rabbitmq-server epmd:erlang-base unshare:util-linux ip:iproute2 chromium:chromium node:nodejs npm:npm \
+  missing mosquitto:mosquitto rabbitmq-server:rabbitmq-server epmd:erlang-base unshare:util-linux ip:iproute2 chromium:chromium firefox-esr:firefox-esr certutil:libnss3-tools node:nodejs npm:npm \
     strace:strace gnutls-cli:gnutls-bin testssl:testssl.sh systemd-analyze:systemd umoci:umoci lintian:lintian promtool:prometheus pebble:pebble
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
   [ -e "$keyring" ] || echo debian-archive-keyring

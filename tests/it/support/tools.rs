@@ -11,6 +11,15 @@ pub fn chromium() -> PathBuf {
     on_the_path("chromium")
 }
 
+pub fn firefox() -> PathBuf {
+    on_the_path("firefox-esr")
+}
+
+/// Of NSS, whose trust store Firefox has.
+pub fn certutil() -> PathBuf {
+    on_the_path("certutil")
+}
+
 pub fn mosquitto() -> PathBuf {
     on_the_path("mosquitto")
 }
