@@ -22,7 +22,7 @@ use tungstenite::client::IntoClientRequest;
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
 use crate::support::process::Process;
-use crate::support::{PATIENCE, packets, tools};
+use crate::support::{PATIENCE, eventually, packets, tools};
 
 /// The kernel's own range in the namespace; everything that listens or binds by itself stays outside it.
 const RANGE: &str = "20000 20999";
@@ -120,15 +120,17 @@ async fn in_the_namespace() {
                     && line.ends_with(failures)),
             "{metrics}"
         );
+        let warnings = || {
+            let log = gateway.stderr();
+            let warnings = log
+                .lines()
+                .filter(|line| line.contains("WARN") && line.contains("source ports exhausted: "));
+            warnings.count()
+        };
+        // A line is written by a thread of its own.
+        eventually(async || warnings() > 0).await;
         let log = gateway.last_words();
-        let warnings = log
-            .lines()
-            .filter(|line| line.contains("WARN") && line.contains("source ports exhausted: "));
-        assert_eq!(
-            warnings.count(),
-            1,
-            "the second refusal came at once: {log}"
-        );
+        assert_eq!(warnings(), 1, "the second refusal came at once: {log}");
         gateway.kill();
     }
     answering.abort();
