@@ -36,6 +36,7 @@ const PAGES: &[&str] = &[
     "docs/metrics.md",
     "docs/operations.md",
     "docs/out-of-scope.md",
+    "docs/performance.md",
     "docs/resilience.md",
     "docs/sizing.md",
     "docs/status.md",
