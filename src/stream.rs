@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::http2::Http2Stream;
 use crate::tls::TlsStream;
@@ -47,19 +47,19 @@ impl Stream {
 /// Packets leave at once, and a peer that is gone is noticed in minutes instead of hours: the kernel's own keepalive
 /// begins after two hours, and unacknowledged data lives for fifteen minutes.
 pub fn tune(stream: &TcpStream) -> io::Result<()> {
-    set_options(SockRef::from(stream))
+    set_options(&SockRef::from(stream))
 }
 
 /// The same for all clients that come by this door, since Linux hands a listening socket's options on (tcp(7)): seven calls
 /// less for each of them. And what a client's socket may hold and has not sent: a client that reads slowly, or not at all,
 /// would fill the four megabytes that the kernel grants else.
-pub fn tune_clients(listener: &TcpListener) -> io::Result<()> {
+pub fn tune_clients(listener: &SockRef<'_>) -> io::Result<()> {
     const UNSENT: u32 = 128 * 1024;
-    set_options(SockRef::from(listener))?;
-    SockRef::from(listener).set_tcp_notsent_lowat(UNSENT)
+    set_options(listener)?;
+    listener.set_tcp_notsent_lowat(UNSENT)
 }
 
-fn set_options(socket: SockRef<'_>) -> io::Result<()> {
+fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
     const IDLE: Duration = Duration::from_secs(60);
     const INTERVAL: Duration = Duration::from_secs(15);
     const PROBES: u32 = 4;
@@ -145,12 +145,14 @@ impl AsyncWrite for Stream {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[tokio::test]
     async fn a_client_has_the_options_of_the_door_it_came_by() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        tune_clients(&listener).unwrap();
+        tune_clients(&SockRef::from(&listener)).unwrap();
         let address = listener.local_addr().unwrap();
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (_client, (accepted, _)) = (client.unwrap(), accepted.unwrap());

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
@@ -70,7 +71,8 @@ pub async fn run(
     turns: Arc<Turns>,
 ) {
     let _door = gateway.drain.door();
-    if let Err(error) = tune_clients(&listener) {
+    // Sockets that were passed to us may have been made by another program.
+    if let Err(error) = tune_clients(&SockRef::from(&listener)) {
         tracing::warn!(%error, listener = &*context.name, "the socket options of clients cannot be set");
     }
     let mut trouble = Trouble::default();

@@ -2,8 +2,9 @@
 //! for (a fifth of a millisecond, with an RSA key five times that), and a herd of clients asks thousands of times at once.
 //!
 //! Between two looks of the thread at its sockets handshakes begin for a millisecond at most, and one of them with a key
-//! that is slower: sessions, and handshakes that have begun, go first. The newest of those that wait is next: an old one has given up or is about to, and to answer in order would be to
-//! answer only such. Who has waited too long is let go, and nothing was computed for it.
+//! that is slower: sessions, and handshakes that have begun, go first. The newest of those that wait is next: an old one has
+//! given up or is about to, and to answer in order would be to answer only such. Who has waited too long is let go, and
+//! nothing was computed for it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
