@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::admission::Permit;
 use super::first_bytes::{Beginning, PLAIN_HTTP_ON_TLS, beginning};
-use super::handshake::{failed, handshake, refuse};
+use super::handshake::{failed, handshake, reset_at_close, turn_away};
 use super::outcome::{Phase, Reason, TlsCause};
 use super::prefixed::Prefixed;
 use super::proxy_header::HeaderError;
@@ -249,7 +249,10 @@ async fn plain(mut tcp: TcpStream, arrival: &Arrival) -> Result<Prefixed, End> {
             end => end,
         })?;
     match spoken.mistake_on_plain() {
-        Some(mistake) => Err((Phase::Http, mistake)),
+        Some(mistake) => {
+            reset_at_close(&tcp);
+            Err((Phase::Http, mistake))
+        }
         None => Ok(Prefixed::new(Stream::Plain(tcp), taken)),
     }
 }
@@ -265,27 +268,25 @@ async fn secure(
     let Beginning { spoken, taken } =
         beginning(&mut tcp, uninvited_header(arrival), deadline).await?;
     if let Some(mistake) = spoken.mistake_on_tls() {
-        if matches!(mistake, Reason::PlainHttpOnTls) {
-            answer_plain_http(&mut tcp).await;
+        match mistake {
+            Reason::PlainHttpOnTls => answer_plain_http(&mut tcp).await,
+            _ => reset_at_close(&tcp),
         }
         return Err((Phase::Tls, mistake));
     }
-    if !taken.is_empty() {
-        let error = std::io::Error::other("neither TLS nor HTTP");
-        return Err((Phase::Tls, failed(arrival, TlsCause::Garbage, error)));
-    }
     let Some(config) = arrival.rules().and_then(|rules| rules.tls.clone()) else {
+        reset_at_close(&tcp);
         let error = std::io::Error::other("no certificate in this configuration");
         return Err((Phase::Tls, failed(arrival, TlsCause::Other, error)));
     };
     // A place for what has begun to speak, until it is done: who is silent takes no room in a handshake.
     let most = arrival.snapshot.limits.handshakes.get();
     let Some(place) = arrival.gateway.admission.handshake(most) else {
-        refuse(arrival, "handshakes");
+        turn_away(&tcp, arrival, "handshakes");
         return Ok(None);
     };
-    let Some((stream, server_name)) = handshake(tcp, arrival, config, turns, deadline).await?
-    else {
+    let secured = handshake(tcp, taken, arrival, config, turns, deadline).await?;
+    let Some((stream, server_name)) = secured else {
         return Ok(None);
     };
     drop(place);
@@ -354,14 +355,13 @@ fn count(arrival: &Arrival, agreed: &CommonState) {
         .observe(seconds);
 }
 
-/// The request is read away first: closing with bytes unread would reset the connection, and the answer be lost.
+/// What there is more of the request is read away: closing with bytes unread would reset the connection, and the answer be lost.
 async fn answer_plain_http(tcp: &mut TcpStream) {
     const PATIENCE: Duration = Duration::from_secs(1);
     let answering = async {
-        let mut request = [0; 2048];
-        let _read = tcp.read(&mut request).await?;
         tcp.write_all(PLAIN_HTTP_ON_TLS).await?;
         tcp.shutdown().await?;
+        let mut request = [0; 2048];
         while tcp.read(&mut request).await? > 0 {}
         Ok::<_, std::io::Error>(())
     };

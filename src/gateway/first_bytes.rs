@@ -5,8 +5,12 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use super::handshake::reset_at_close;
 use super::outcome::{Phase, Reason};
 use super::proxy_header::{self, HeaderError};
+
+/// Read at once: a hello with a post-quantum share fits, and a usual request.
+const USUAL: usize = 2048;
 
 /// What a client speaks, by its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,11 +64,11 @@ impl Spoken {
 /// What a connection begins with, behind the PROXY header that it may have.
 pub(super) struct Beginning {
     pub(super) spoken: Spoken,
-    /// Taken already; empty but where it looked like a PROXY header at first.
+    /// The first bytes, which are taken.
     pub(super) taken: Vec<u8>,
 }
 
-/// Looks at the first bytes, most often without taking them. `uninvited` is what a PROXY header means here.
+/// Takes the first bytes. `uninvited` is what a PROXY header means here.
 pub(super) async fn beginning(
     tcp: &mut TcpStream,
     uninvited: HeaderError,
@@ -72,36 +76,30 @@ pub(super) async fn beginning(
 ) -> Result<Beginning, (Phase, Reason)> {
     let failed = |error| (Phase::Tls, Reason::ClientIo(error));
     let late = |_elapsed| (Phase::Tls, Reason::TlsTimeout);
-    let mut ahead = [0; proxy_header::TELLING];
-    let count = timeout_at(deadline, tcp.peek(&mut ahead))
-        .await
-        .map_err(late)?
-        .map_err(failed)?;
-    let mut taken = Vec::new();
-    let mut seen = &ahead[..count];
+    // Who is silent takes no memory.
+    let come = timeout_at(deadline, tcp.readable()).await.map_err(late)?;
+    come.map_err(failed)?;
+    let mut taken = Vec::with_capacity(USUAL);
     loop {
-        let Some(first) = seen.first() else {
+        let read = timeout_at(deadline, tcp.read_buf(&mut taken)).await;
+        let count = read.map_err(late)?.map_err(failed)?;
+        let (Some(first), 1..) = (taken.first(), count) else {
             return Err((Phase::Tls, Reason::Vanished));
         };
-        match proxy_header::begins(seen) {
+        // At most a few bytes say `None`, so there is always room for more.
+        match proxy_header::begins(&taken) {
             Some(false) => {
                 return Ok(Beginning {
                     spoken: Spoken::of(*first),
                     taken,
                 });
             }
-            Some(true) => return Err((Phase::ProxyHeader, uninvited.into())),
+            Some(true) => {
+                reset_at_close(tcp);
+                return Err((Phase::ProxyHeader, uninvited.into()));
+            }
             None => {}
         }
-        // A peek would come back with the same bytes at once, so here they are taken.
-        let mut more = (&mut *tcp).take((proxy_header::TELLING - taken.len()) as u64);
-        let read = timeout_at(deadline, more.read_buf(&mut taken))
-            .await
-            .map_err(late)?;
-        if read.map_err(failed)? == 0 {
-            return Err((Phase::Tls, Reason::Vanished));
-        }
-        seen = &taken;
     }
 }
 

@@ -25,13 +25,14 @@ pub(super) type Secured = (Box<TlsStream>, Option<ServerName>);
 /// From the hello to the end of the handshake; `None` where its turn came too late, and where a CA came to see a proof.
 pub(super) async fn handshake(
     mut tcp: TcpStream,
+    begun: Vec<u8>,
     arrival: &Arrival,
     config: ClientTls,
     turns: &Arc<Turns>,
     deadline: Instant,
 ) -> Result<Option<Secured>, End> {
     let late = |_elapsed| (Phase::Tls, Reason::TlsTimeout);
-    let hello = timeout_at(deadline, Hello::read(&mut tcp)).await;
+    let hello = timeout_at(deadline, Hello::read(&mut tcp, begun)).await;
     let hello = hello
         .map_err(late)?
         .map_err(|error| (Phase::Tls, failed(arrival, cause(&error), error)))?;
@@ -115,11 +116,7 @@ async fn turn(tcp: &TcpStream, arrival: &Arrival, turns: &Arc<Turns>) -> Result<
     let waited = asked.elapsed();
     waits.get_or_create(&labels).observe(waited.as_secs_f64());
     if turn.is_none() {
-        refuse(arrival, "handshake_age");
-        // A reset needs no answer, and leaves no state in the kernel.
-        if let Err(error) = tcp.set_zero_linger() {
-            tracing::debug!(%error, "a client is closed without a reset");
-        }
+        turn_away(tcp, arrival, "handshake_age");
         return Ok(None);
     }
     if waited < WORTH_A_LOOK {
@@ -132,9 +129,18 @@ async fn turn(tcp: &TcpStream, arrival: &Arrival, turns: &Arc<Turns>) -> Result<
     }
 }
 
-pub(super) fn refuse(arrival: &Arrival, reason: &'static str) {
+/// Without a word.
+pub(super) fn turn_away(tcp: &TcpStream, arrival: &Arrival, reason: &'static str) {
     let refused = &arrival.gateway.metrics.refused;
     refused.get_or_create(&ByReason { reason }).inc();
+    reset_at_close(tcp);
+}
+
+/// For whom there is no answer: a reset needs none either, and leaves no state in the kernel.
+pub(super) fn reset_at_close(tcp: &TcpStream) {
+    if let Err(error) = tcp.set_zero_linger() {
+        tracing::debug!(%error, "a client is closed without a reset");
+    }
 }
 
 pub(super) fn failed(arrival: &Arrival, cause: TlsCause, error: std::io::Error) -> Reason {

@@ -13,9 +13,6 @@ use super::proxy_words::{Told, parse};
 pub(super) const V1: &[u8] = b"PROXY ";
 pub(super) const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Bytes that tell a header from everything else.
-pub(super) const TELLING: usize = V2.len();
-
 /// The longest line of version 1, its end included (proxy-protocol.txt 2.1).
 const LONGEST_V1: usize = 107;
 

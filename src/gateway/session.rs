@@ -351,6 +351,7 @@ async fn say_goodbye(ended: Ended, mut record: Box<Record>, gateway: &Gateway) {
     record.finish(reason);
     drop(record);
     let farewell = async {
+        client.gather();
         client.write_all(&pending).await?;
         client.shutdown().await?;
         // The client closes in its turn; closing first with bytes unread would reset what it has not yet read.

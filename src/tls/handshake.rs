@@ -11,14 +11,15 @@ use rustls::{ClientConfig, ServerConfig, pki_types};
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
-use super::TlsStream;
 use super::hello::Hello;
 use super::records::Session;
 use super::server_name::{self, ServerName};
+use super::{JOINED, TlsStream};
 
 /// Answers a client's hello and goes on to the end of the handshake. All that is dear is done when this is polled for the
 /// first time, but what TLS 1.2 leaves for the second and the check of a client's certificate. The name is the one that the client asked for, where the configuration's resolver is
-/// wrapped in `Noting`.
+/// wrapped in `Noting`. Where the client has sent more than its handshake, our last message may wait for the first write,
+/// flush or shutdown, or for a read that finds nothing.
 ///
 /// # Errors
 /// With the connection, so that the client may still be told something. A TLS error has the kind `InvalidData` and
@@ -74,8 +75,14 @@ pub async fn connect(
 
 fn poll_handshake(stream: &mut TlsStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     loop {
+        let done = !stream.agreed().is_handshaking();
+        if done && !stream.plain.is_empty() && stream.outgoing.len() <= JOINED {
+            // A request has come with the last message: our own last one, tickets most often, leaves with the answer.
+            stream.held_back = !stream.outgoing.is_empty();
+            return Poll::Ready(Ok(()));
+        }
         ready!(stream.poll_send(cx))?;
-        if !stream.agreed().is_handshaking() {
+        if done {
             return Poll::Ready(Ok(()));
         }
         // Plaintext behind the last handshake message is kept for the first read.

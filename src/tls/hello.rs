@@ -54,12 +54,15 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// Takes it off the connection. It has no deadline of its own.
+    /// Takes it off the connection, of which `begun` was taken already. It has no deadline of its own.
     ///
     /// # Errors
     /// The connection ended or broke, or the message is too long.
-    pub async fn read(tcp: &mut TcpStream) -> io::Result<Self> {
-        let mut hello = Self::default();
+    pub async fn read(tcp: &mut TcpStream, begun: Vec<u8>) -> io::Result<Self> {
+        let mut hello = Self {
+            bytes: begun,
+            ..Self::default()
+        };
         while !hello.is_whole()? {
             let room = LONGEST_WITH_HEADS.saturating_sub(hello.bytes.len());
             if room == 0 {

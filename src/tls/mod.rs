@@ -30,7 +30,8 @@ const CHUNK: usize = 64 * 1024;
 /// Slices that one call takes. Each becomes a record, unless all of them are small.
 const SLICES: usize = 64;
 
-/// Slices that together are no longer leave as one record: to copy them costs less than a record more, on both sides.
+/// Slices that together are no longer leave as one record, and records in one write: to copy them costs less than a record
+/// or a call more, on both sides.
 const JOINED: usize = 4096;
 
 /// Ciphertext that may wait for the rest of its message: the longest handshake message (RFC 8446 4: 2^24 would be allowed,
@@ -42,7 +43,8 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
         incoming: vec![0; INCOMPLETE + CHUNK].into_boxed_slice(),
         // What a record adds, and a key update, are far below 128 bytes.
-        outgoing: vec![0; CHUNK + 128 * (SLICES + CHUNK / (16 * 1024) + 1)].into_boxed_slice(),
+        outgoing: vec![0; JOINED + CHUNK + 128 * (SLICES + CHUNK / (16 * 1024) + 1)]
+            .into_boxed_slice(),
         joined: vec![0; JOINED].into_boxed_slice(),
     });
 }
@@ -63,10 +65,16 @@ pub struct TlsStream {
     plain: Vec<u8>,
     /// Bytes of `plain` that were taken.
     taken: usize,
-    /// Ciphertext that the socket has not taken.
+    /// Ciphertext that the socket has not taken, or was not shown.
     outgoing: Vec<u8>,
     /// Bytes of `outgoing` that were sent.
     sent: usize,
+    /// `outgoing` was not shown to the socket: it leaves with what is written next. It is no longer than `JOINED`.
+    held_back: bool,
+    /// The reader wanted more meanwhile: what is held back waits to the end of this turn and no longer.
+    overdue: bool,
+    /// What is written may be held back.
+    gathers: bool,
     /// The peer said close_notify: what it had to say is complete (RFC 8446 6.1).
     ended: bool,
     /// We did.
@@ -85,6 +93,9 @@ impl TlsStream {
             taken: 0,
             outgoing: Vec::new(),
             sent: 0,
+            held_back: false,
+            overdue: false,
+            gathers: false,
             ended: false,
             closing: false,
             broken: false,
@@ -104,6 +115,11 @@ impl TlsStream {
     /// Bytes on their way that the socket has not taken.
     pub fn unsent(&self) -> usize {
         self.outgoing.len() - self.sent
+    }
+
+    /// What is written from now on may wait for the next flush or shutdown, so that last words leave in one packet.
+    pub fn gather(&mut self) {
+        self.gathers = true;
     }
 
     /// One read of the socket, decrypted: first into `buffer`, what has no room there into `self.plain`. What a handshake
@@ -167,6 +183,7 @@ impl TlsStream {
 
     /// Sends what is queued. Ready when nothing is left.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (self.held_back, self.overdue) = (false, false);
         while self.sent < self.outgoing.len() {
             match ready!(Pin::new(&mut self.tcp).poll_write(cx, &self.outgoing[self.sent..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -187,8 +204,10 @@ impl TlsStream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // One chunk may wait, no more: back-pressure.
-        ready!(self.poll_send(cx))?;
+        if !self.held_back {
+            // One chunk may wait, no more: back-pressure.
+            ready!(self.poll_send(cx))?;
+        }
         if self.broken || self.closing {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -213,6 +232,12 @@ impl TlsStream {
                 slices
             };
             let (mut written, mut room) = (0, CHUNK);
+            if self.held_back {
+                written = self.outgoing.len();
+                space[..written].copy_from_slice(&self.outgoing);
+                self.outgoing = Vec::new();
+                (self.held_back, self.overdue) = (false, false);
+            }
             for slice in slices.iter().take(SLICES) {
                 let bytes = &slice[..slice.len().min(room)];
                 written += self
@@ -223,7 +248,8 @@ impl TlsStream {
             }
             let out = &space[..written];
             let mut sent = 0;
-            while sent < out.len() {
+            self.held_back = self.gathers && written <= JOINED;
+            while !self.held_back && sent < out.len() {
                 match Pin::new(&mut self.tcp).poll_write(cx, &out[sent..]) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     Poll::Ready(Ok(count)) => sent += count,
@@ -244,7 +270,13 @@ impl AsyncRead for TlsStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.outgoing.is_empty() {
+        if this.held_back && !this.overdue {
+            // Who reads now may be about to answer. A reader that has all it needs does not read again, and answers.
+            if this.taken == this.plain.len() && !this.outgoing.is_empty() {
+                this.overdue = true;
+                cx.waker().wake_by_ref();
+            }
+        } else if !this.outgoing.is_empty() {
             // Nothing that was written may wait for the next write. How it goes is told then.
             let _goes = this.poll_send(cx);
         }

@@ -5,7 +5,9 @@
     reason = "the other side is no client of the gateway's"
 )]
 
-use std::io::Write;
+use std::future::poll_fn;
+use std::io::{ErrorKind, Read, Write};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use rustls::{
     CipherSuiteCommon, ClientConfig, ClientConnection, RootCertStore, ServerConfig,
     SupportedCipherSuite, SupportedProtocolVersion, Tls13CipherSuite, version,
 };
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -85,12 +88,8 @@ async fn with_their_client(parts: &Parts) -> (TheirClient, Box<TlsStream>) {
 /// The same where the kernel takes little at once from whom nobody reads.
 pub(crate) async fn over_small_sockets() -> (TheirClient, Box<TlsStream>) {
     let (near, far) = sockets().await;
-    socket2::SockRef::from(&near)
-        .set_recv_buffer_size(8192)
-        .unwrap();
-    socket2::SockRef::from(&far)
-        .set_send_buffer_size(8192)
-        .unwrap();
+    SockRef::from(&near).set_recv_buffer_size(8192).unwrap();
+    SockRef::from(&far).set_send_buffer_size(8192).unwrap();
     over(&parts(&[&version::TLS13]), (near, far)).await
 }
 
@@ -108,7 +107,7 @@ async fn answer(
     parts: &Parts,
     mut tcp: TcpStream,
 ) -> Result<(Box<TlsStream>, Option<String>), (std::io::Error, TcpStream)> {
-    match Hello::read(&mut tcp).await {
+    match Hello::read(&mut tcp, Vec::new()).await {
         Ok(hello) => accept(Arc::clone(&parts.server), hello, tcp).await,
         Err(error) => Err((error, tcp)),
     }
@@ -297,9 +296,9 @@ async fn a_reader_with_little_room_gets_everything() {
     assert_holds_nothing(&ours);
 }
 
-/// A client that only asks one thing may send the end of its handshake, its question and its close_notify in one segment.
-#[tokio::test]
-async fn what_comes_with_the_end_of_the_handshake_is_not_lost() {
+/// A handshake of a client that sends its last message and `b"a question"` in one segment, and close_notify too where it
+/// `leaves`.
+async fn asked_at_once(leaves: bool) -> (ClientConnection, TcpStream, Box<TlsStream>) {
     let parts = parts(&[&version::TLS13]);
     let (mut near, far) = sockets().await;
     let asking = async {
@@ -314,19 +313,123 @@ async fn what_comes_with_the_end_of_the_handshake_is_not_lost() {
             client.process_new_packets().unwrap();
         }
         client.writer().write_all(b"a question").unwrap();
-        client.send_close_notify();
+        if leaves {
+            client.send_close_notify();
+        }
         while client.wants_write() {
             client.write_tls(&mut flight).unwrap();
         }
         near.write_all(&flight).await.unwrap();
+        client
     };
-    let accepting = answer(&parts, far);
-    let both = async { tokio::join!(asking, accepting) };
-    let (_, accepted) = timeout(PATIENCE, both).await.unwrap();
-    let (mut ours, _) = accepted.unwrap();
+    let both = async { tokio::join!(asking, answer(&parts, far)) };
+    let (client, accepted) = timeout(PATIENCE, both).await.unwrap();
+    (client, near, accepted.unwrap().0)
+}
+
+/// What has come, by the kernel's word and without waiting: nothing, most often.
+fn come(socket: &TcpStream) -> Vec<u8> {
+    let mut bytes = vec![0; 4096];
+    let count = match (&*SockRef::from(socket)).read(&mut bytes) {
+        Ok(count) => count,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+        Err(error) => panic!("{error}"),
+    };
+    bytes.truncate(count);
+    bytes
+}
+
+/// What one read gives, and what the client makes of it.
+async fn hear(client: &mut ClientConnection, near: &mut TcpStream) -> (rustls::IoState, String) {
+    let mut bytes = vec![0; 4096];
+    let count = timeout(PATIENCE, near.read(&mut bytes)).await;
+    let mut bytes = &bytes[..count.unwrap().unwrap()];
+    client.read_tls(&mut bytes).unwrap();
+    let state = client.process_new_packets().unwrap();
+    let mut said = vec![0; state.plaintext_bytes_to_read()];
+    client.reader().read_exact(&mut said).unwrap();
+    (state, String::from_utf8(said).unwrap())
+}
+
+/// Looks for more behind the question, in vain.
+fn finds_nothing(ours: &mut TlsStream, cx: &mut std::task::Context<'_>) {
+    let more = Pin::new(ours).poll_read(cx, &mut ReadBuf::new(&mut [0]));
+    assert!(more.is_pending());
+}
+
+/// A client that only asks one thing may send the end of its handshake, its question and its close_notify in one segment.
+#[tokio::test]
+async fn what_comes_with_the_end_of_the_handshake_is_not_lost() {
+    let (_client, _near, mut ours) = asked_at_once(true).await;
     let mut read = Vec::new();
     ours.read_to_end(&mut read).await.unwrap();
     assert_eq!(read, b"a question");
+}
+
+/// A call less for each handshake whose client does not wait. HTTP looks for more before it answers.
+#[tokio::test]
+async fn tickets_leave_with_the_answer_to_a_question_that_came_at_once() {
+    let (mut client, mut near, mut ours) = asked_at_once(false).await;
+    let mut question = [0; 10];
+    ours.read_exact(&mut question[..3]).await.unwrap();
+    ours.read_exact(&mut question[3..]).await.unwrap();
+    poll_fn(|cx| {
+        finds_nothing(&mut ours, cx);
+        assert_eq!(come(&near), b"");
+        Pin::new(&mut ours).poll_write(cx, b"an answer")
+    })
+    .await
+    .unwrap();
+    let (_, said) = hear(&mut client, &mut near).await;
+    assert_eq!((client.tls13_tickets_received(), &*said), (2, "an answer"));
+    assert_holds_nothing(&ours);
+}
+
+#[tokio::test]
+async fn tickets_do_not_wait_for_an_answer_that_takes_its_time() {
+    let (mut client, mut near, mut ours) = asked_at_once(false).await;
+    let mut question = [0; 10];
+    ours.read_exact(&mut question).await.unwrap();
+    let mut turns = 0;
+    let two_turns = poll_fn(|cx| {
+        turns += 1;
+        finds_nothing(&mut ours, cx);
+        match turns {
+            1 => {
+                assert_eq!(come(&near), b"");
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    });
+    timeout(PATIENCE, two_turns).await.unwrap();
+    hear(&mut client, &mut near).await;
+    assert_eq!(client.tls13_tickets_received(), 2);
+    assert_holds_nothing(&ours);
+}
+
+#[tokio::test]
+async fn last_words_leave_with_close_notify() {
+    let (mut client, mut near, mut ours) = asked_at_once(false).await;
+    ours.gather();
+    ours.write_all(b"the last").await.unwrap();
+    ours.write_all(b" words").await.unwrap();
+    assert_eq!(come(&near), b"");
+    ours.shutdown().await.unwrap();
+    let (state, said) = hear(&mut client, &mut near).await;
+    assert!(state.peer_has_closed());
+    assert_eq!(said, "the last words");
+}
+
+#[tokio::test]
+async fn last_words_without_end_are_not_kept() {
+    let (_client, near, mut ours) = asked_at_once(false).await;
+    ours.gather();
+    for _ in 0..5 {
+        ours.write_all(&[7; 1000]).await.unwrap();
+    }
+    assert!(ours.unsent() < 2000, "{}", ours.unsent());
+    timeout(PATIENCE, near.readable()).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -340,7 +443,7 @@ async fn an_end_without_close_notify_is_an_error() {
         .await
         .unwrap()
         .unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+    assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
     assert_eq!(read, b"half a story");
 }
 
@@ -355,7 +458,7 @@ async fn a_record_that_was_changed_ends_the_connection_with_an_alert() {
         .await
         .unwrap()
         .unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
     assert_eq!(
         error.get_ref().unwrap().downcast_ref(),
         Some(&rustls::Error::DecryptError)
@@ -379,7 +482,7 @@ async fn who_does_not_speak_tls_is_told_by_an_alert_and_handed_back() {
         .await
         .unwrap()
         .unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
     let mut alert = [0; 2];
     near.read_exact(&mut alert).await.unwrap();
     assert_eq!(alert[0], 21, "an alert record (RFC 8446 5.1)");
@@ -420,10 +523,8 @@ async fn a_message_that_came_in_part_does_not_disturb_what_is_written() {
         let mut came_in_part = 0;
         for _ in 0..400 {
             let mut none = [0; 1];
-            let read = std::future::poll_fn(|cx| {
-                Poll::Ready(
-                    std::pin::Pin::new(&mut ours).poll_read(cx, &mut ReadBuf::new(&mut none)),
-                )
+            let read = poll_fn(|cx| {
+                Poll::Ready(Pin::new(&mut ours).poll_read(cx, &mut ReadBuf::new(&mut none)))
             });
             assert!(read.await.is_pending());
             came_in_part += usize::from(!ours.incoming.is_empty());
@@ -456,6 +557,6 @@ async fn a_broken_connection_writes_no_more() {
     theirs.get_mut().0.write_all(&forged).await.unwrap();
     ours.read(&mut [0; 10]).await.unwrap_err();
     let error = ours.write(b"more").await.unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
     ours.shutdown().await.unwrap();
 }

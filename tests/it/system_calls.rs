@@ -36,6 +36,23 @@ struct Calls {
 
 /// Calls of the thread that made most of them: the one that carries the client.
 fn calls(log: &Path) -> Calls {
+    let most = by_thread(log)
+        .into_values()
+        .max_by_key(|calls| calls.reads + calls.waits);
+    most.unwrap_or_default()
+}
+
+fn calls_of_all_threads(log: &Path) -> Calls {
+    let threads = by_thread(log).into_values();
+    threads.fold(Calls::default(), |sum, calls| Calls {
+        reads: sum.reads + calls.reads,
+        writes: sum.writes + calls.writes,
+        waits: sum.waits + calls.waits,
+        others: sum.others + calls.others,
+    })
+}
+
+fn by_thread(log: &Path) -> BTreeMap<String, Calls> {
     let mut threads: BTreeMap<String, Calls> = BTreeMap::new();
     for line in fs::read_to_string(log).unwrap().lines() {
         let mut words = line.split_ascii_whitespace();
@@ -54,10 +71,7 @@ fn calls(log: &Path) -> Calls {
             _ => calls.others += 1,
         }
     }
-    let most = threads
-        .into_values()
-        .max_by_key(|calls| calls.reads + calls.waits);
-    most.unwrap_or_default()
+    threads
 }
 
 async fn round_trips(client: &mut Client, echo: &mut Echo) {
@@ -69,22 +83,31 @@ async fn round_trips(client: &mut Client, echo: &mut Echo) {
     }
 }
 
-async fn costs(speaks: Speaks) -> Calls {
-    let broker = Broker::start().await;
-    let url = speaks.url(&broker);
+/// The real binary under strace, and where that writes.
+async fn under_strace(yaml: &str) -> (Program, TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("calls");
     let strace = tools::strace();
     let wrapper = [strace.to_str().unwrap(), "-f", "-o", log.to_str().unwrap()];
-    let gateway = Program::run_under(&wrapper, &pool_of(&[url])).await;
-    let wire = client::tls_to(gateway.address(0), &gateway.authority.ca).await;
+    (Program::run_under(&wrapper, yaml).await, folder, log)
+}
+
+async fn session(gateway: &Program, broker: &Broker, speaks: Speaks) -> (Client, Echo) {
     let connecting = async {
+        let wire = client::tls_to(gateway.address(0), &gateway.authority.ca).await;
         let mut client = Client::over(wire).await;
         client.send(&packets::connect("c1", 60)).await;
         client
     };
-    let (mut client, mut echo) = tokio::join!(connecting, Echo::welcome(&broker, speaks));
+    let (mut client, echo) = tokio::join!(connecting, Echo::welcome(broker, speaks));
     assert_eq!(client.receive().await, packets::connack(0));
+    (client, echo)
+}
+
+async fn costs(speaks: Speaks) -> Calls {
+    let broker = Broker::start().await;
+    let (gateway, _folder, log) = under_strace(&pool_of(&[speaks.url(&broker)])).await;
+    let (mut client, mut echo) = session(&gateway, &broker, speaks).await;
     round_trips(&mut client, &mut echo).await;
     let before = calls(&log);
     round_trips(&mut client, &mut echo).await;
@@ -104,6 +127,37 @@ async fn a_round_trip_takes_no_system_call_more_than_it_must() {
     }
 }
 
+/// A session from its first byte to its last. A client that does not wait between its handshake and its request saves a
+/// write more: our tickets leave with the 101 then (`tls::tests`).
+#[tokio::test]
+async fn a_session_comes_and_goes_with_no_system_call_more_than_it_must() {
+    const SESSIONS: usize = 20;
+    for speaks in Speaks::BOTH {
+        let broker = Broker::start().await;
+        let (gateway, _folder, log) = under_strace(&pool_of(&[speaks.url(&broker)])).await;
+        let sessions = async || {
+            for _ in 0..SESSIONS {
+                let (mut client, echo) = session(&gateway, &broker, speaks).await;
+                client.send(&packets::DISCONNECT).await;
+                client.closed().await;
+                drop(echo);
+            }
+        };
+        sessions().await;
+        let before = calls_of_all_threads(&log);
+        sessions().await;
+        let calls = between(before, calls_of_all_threads(&log));
+        let more = usize::from(speaks == Speaks::Ws);
+        let most = |each| SESSIONS * each + BESIDE;
+        assert!(
+            calls.reads <= most(8 + more)
+                && calls.writes <= most(9 + more)
+                && calls.others <= most(26) + BESIDE,
+            "{SESSIONS} sessions, broker over {speaks:?}: {calls:?}"
+        );
+    }
+}
+
 /// The difference that this makes.
 fn between(before: Calls, after: Calls) -> Calls {
     Calls {
@@ -115,17 +169,15 @@ fn between(before: Calls, after: Calls) -> Calls {
 }
 
 /// The real binary under strace, with a site of one small file.
-async fn a_site_under_strace() -> (Program, TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("small.css"), "p {}".repeat(250)).unwrap();
-    let log = folder.path().join("calls");
-    let strace = tools::strace();
-    let wrapper = [strace.to_str().unwrap(), "-f", "-o", log.to_str().unwrap()];
+async fn a_site_under_strace() -> (Program, [TempDir; 2], PathBuf) {
+    let site = tempfile::tempdir().unwrap();
+    fs::write(site.path().join("small.css"), "p {}".repeat(250)).unwrap();
     let yaml = format!(
         "routes: [{{ path: /, site: {{ root: {:?} }} }}]\n",
-        folder.path()
+        site.path()
     );
-    (Program::run_under(&wrapper, &yaml).await, folder, log)
+    let (gateway, folder, log) = under_strace(&yaml).await;
+    (gateway, [site, folder], log)
 }
 
 #[tokio::test]
