@@ -56,8 +56,8 @@ pub use self::tickets::Tickets;
 const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 const ALPN_WITHOUT_HTTP2: &[&[u8]] = &[b"http/1.1"];
 
-/// TLS 1.3 tickets sent after a full handshake (RFC 8446 4.6.1): a browser resumes two connections at once (the page and
-/// its session) with tickets it must not use twice.
+/// TLS 1.3 tickets that a new browser is sent (RFC 8446 4.6.1): it resumes two connections at once (the page and its session)
+/// with tickets it must not use twice. All others need one (`Hello::needs_one_ticket`).
 const TICKETS: usize = 2;
 
 /// TLS towards clients, ready for use.
@@ -263,11 +263,11 @@ impl Listening<'_> {
     fn tls(&self, verifier: Option<Verifier>, place: &Place) -> Result<ClientTls, Problem> {
         let (verifier, scope) =
             verifier.unwrap_or_else(|| (WebPkiClientVerifier::no_client_auth(), Scope::default()));
-        let ordered = |order| self.ordered(order, &verifier, &scope, place).map(Arc::new);
-        Ok(ClientTls {
-            usual: ordered(Order::Usual)?,
-            chacha: ordered(Order::ChaCha)?,
-        })
+        let ordered = |order| self.ordered(order, &verifier, &scope, place);
+        Ok(ClientTls::new(
+            ordered(Order::Usual)?,
+            ordered(Order::ChaCha)?,
+        ))
     }
 
     fn ordered(

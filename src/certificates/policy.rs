@@ -11,30 +11,50 @@ use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::{ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 
 use crate::config::model::{Strictness, TlsVersion};
+use crate::tls::Hello;
 
 /// Both versions, newest first.
 pub(super) const FROM_TLS12: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 const FROM_TLS13: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
-/// TLS towards clients. The two differ in the order of cipher suites alone.
+/// TLS towards clients. They differ in the order of cipher suites and the number of tickets alone.
 #[derive(Debug, Clone)]
 pub struct ClientTls {
     /// AES first, where this machine has instructions for it.
     pub usual: Arc<ServerConfig>,
     /// For clients that name ChaCha20 first, since they have none: without, AES costs them several times as much.
-    pub chacha: Arc<ServerConfig>,
+    chacha: Arc<ServerConfig>,
+    /// The same two with one ticket.
+    usual_once: Arc<ServerConfig>,
+    chacha_once: Arc<ServerConfig>,
 }
 
 impl ClientTls {
-    /// The one for a client, by its hello.
-    pub fn for_one_that(&self, prefers_chacha: bool) -> &Arc<ServerConfig> {
-        match prefers_chacha {
-            true => &self.chacha,
-            false => &self.usual,
+    pub(super) fn new(usual: ServerConfig, chacha: ServerConfig) -> Self {
+        let once = |config: &ServerConfig| {
+            let mut config = config.clone();
+            config.send_tls13_tickets = 1;
+            Arc::new(config)
+        };
+        Self {
+            usual_once: once(&usual),
+            chacha_once: once(&chacha),
+            usual: Arc::new(usual),
+            chacha: Arc::new(chacha),
         }
     }
 
-    /// Both, changed alike.
+    /// The one for a client.
+    pub fn for_one_that_says(&self, hello: &Hello) -> &Arc<ServerConfig> {
+        match (hello.prefers_chacha(), hello.needs_one_ticket()) {
+            (false, false) => &self.usual,
+            (false, true) => &self.usual_once,
+            (true, false) => &self.chacha,
+            (true, true) => &self.chacha_once,
+        }
+    }
+
+    /// All, changed alike.
     pub(super) fn with(&self, change: impl Fn(&mut ServerConfig)) -> Self {
         let changed = |config: &Arc<ServerConfig>| {
             let mut config = (**config).clone();
@@ -44,6 +64,8 @@ impl ClientTls {
         Self {
             usual: changed(&self.usual),
             chacha: changed(&self.chacha),
+            usual_once: changed(&self.usual_once),
+            chacha_once: changed(&self.chacha_once),
         }
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn handshake(
     });
     let config = match &proof {
         Some(proof) => Arc::clone(&proof.tls),
-        None => Arc::clone(config.for_one_that(hello.prefers_chacha())),
+        None => Arc::clone(config.for_one_that_says(&hello)),
     };
     let mut accepting = pin!(naming_refused(tls::accept(config, hello, tcp)));
     // Here is most of the work; with the first answer on its way the next one may begin.

@@ -1,7 +1,7 @@
 //! A client's first message (RFC 8446 4.1.2), read whole before anything is computed for it: one that is too long or never
 //! ends costs its bytes and nothing else, and what it prefers is known before a configuration is chosen.
 
-use std::io;
+use std::{io, iter};
 
 use rustls::server::Acceptor;
 use tokio::io::AsyncReadExt;
@@ -27,6 +27,10 @@ const LONGEST_RECORD: usize = 1 << 14;
 /// Type and length (RFC 8446 4).
 const MESSAGE_HEAD: usize = 4;
 const CLIENT_HELLO: u8 = 1;
+
+/// Extensions (RFC 7301 3.1, RFC 8446 4.2).
+const ALPN: u16 = 16;
+const PRE_SHARED_KEY: u16 = 41;
 
 /// The message's head, version and random.
 const BEFORE_SESSION: usize = MESSAGE_HEAD + 2 + 32;
@@ -83,6 +87,22 @@ impl Hello {
     pub fn prefers_chacha(&self) -> bool {
         let record = self.bytes.get(RECORD_HEAD..).unwrap_or_default();
         first_suite(record).is_some_and(|suite| CHACHA.contains(&suite))
+    }
+
+    /// A second ticket would be for nothing: this client shows one, so another in its place is enough; or it names no
+    /// application protocol, as no browser does, and has one connection at a time.
+    pub fn needs_one_ticket(&self) -> bool {
+        let record = self.bytes.get(RECORD_HEAD..).unwrap_or_default();
+        let mut shows_one = false;
+        let mut names_protocol = false;
+        let Some(extensions) = extensions(record) else {
+            return false;
+        };
+        for extension in extensions {
+            shows_one |= extension == PRE_SHARED_KEY;
+            names_protocol |= extension == ALPN;
+        }
+        shows_one || !names_protocol
     }
 
     /// As rustls reads it; `None` where it cannot.
@@ -165,18 +185,54 @@ fn first_suite(message: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(first))
 }
 
+/// The types of a message's extensions; `None` where the message is cut before they begin.
+fn extensions(message: &[u8]) -> Option<impl Iterator<Item = u16>> {
+    let session = message.get(BEFORE_SESSION..)?;
+    let suites = behind(session, 1)?;
+    let compressions = behind(suites, 2)?;
+    let (length, list) = behind(compressions, 1)?.split_first_chunk()?;
+    let mut list = list.get(..usize::from(u16::from_be_bytes(*length)))?;
+    Some(iter::from_fn(move || {
+        let (kind, content) = list.split_first_chunk()?;
+        list = behind(content, 2).unwrap_or_default();
+        Some(u16::from_be_bytes(*kind))
+    }))
+}
+
+/// What stands behind a vector, whose length takes that many bytes (RFC 8446 3.4).
+fn behind(bytes: &[u8], length: usize) -> Option<&[u8]> {
+    let (length, content) = bytes.split_at_checked(length)?;
+    let length = length
+        .iter()
+        .fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+    content.get(length..)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// A hello that names these suites, in records of that many bytes.
     fn hello(suites: &[u16], record: usize) -> Vec<u8> {
+        hello_with(suites, &[], record)
+    }
+
+    /// And has extensions of these types, all of three bytes.
+    fn hello_with(suites: &[u16], extensions: &[u16], record: usize) -> Vec<u8> {
         let mut body = vec![0; 34];
         body.extend([2, 9, 9]);
         let count = u16::try_from(suites.len() * 2).unwrap();
         body.extend(count.to_be_bytes());
         body.extend(suites.iter().flat_map(|suite| suite.to_be_bytes()));
         body.extend([1, 0]);
+        if !extensions.is_empty() {
+            let count = u16::try_from(extensions.len() * 7).unwrap();
+            body.extend(count.to_be_bytes());
+        }
+        for extension in extensions {
+            body.extend(extension.to_be_bytes());
+            body.extend([0, 3, 1, 2, 3]);
+        }
         let length = u32::try_from(body.len()).unwrap().to_be_bytes();
         let mut message = vec![CLIENT_HELLO];
         message.extend(&length[1..]);
@@ -233,6 +289,28 @@ mod tests {
                 .is_whole()
                 .is_err()
         );
+    }
+
+    #[test]
+    fn one_ticket_is_for_whom_no_second_would_serve() {
+        const SNI: u16 = 0;
+        for (extensions, expected) in [
+            (&[][..], false),
+            (&[SNI], true),
+            (&[SNI, ALPN, 43], false),
+            (&[SNI, 43, PRE_SHARED_KEY], true),
+            (&[ALPN, PRE_SHARED_KEY], true),
+        ] {
+            let whole = hello_with(&[0x1301], extensions, 1000);
+            assert_eq!(of(&whole).needs_one_ticket(), expected, "{extensions:?}");
+            // rustls has the word on what is cut.
+            for end in 0..whole.len() {
+                assert!(
+                    !of(&whole[..end]).needs_one_ticket(),
+                    "{end} of {extensions:?}"
+                );
+            }
+        }
     }
 
     #[test]

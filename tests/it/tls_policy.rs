@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::version::{TLS12, TLS13};
-use rustls::{CipherSuite, ClientConfig, SupportedProtocolVersion};
+use rustls::{CipherSuite, ClientConfig, HandshakeKind, SupportedProtocolVersion};
 
 use crate::support::PATIENCE;
 use crate::support::client::{tls_as, tls_config};
@@ -147,6 +147,31 @@ async fn aes_goes_first_unless_the_client_names_chacha20_before_all_else() {
 }
 
 /// What a client may say before it has heard the server can be said again by whoever records it.
+/// A browser resumes two connections at once; a device has one, and who shows a ticket is given another for it.
+#[tokio::test]
+async fn a_new_browser_gets_two_tickets_and_all_others_one() {
+    let (gateway, _folder) = gateway("").await;
+    let tickets = async |config: &Arc<ClientConfig>| {
+        let connecting = tls_as(gateway.address(0), "localhost", Arc::clone(config));
+        let mut wire = connecting.await.unwrap();
+        assert_eq!(Request::get("/").ask(&mut wire).await.status, 200);
+        let connection = wire.get_ref().1;
+        (
+            connection.handshake_kind().unwrap(),
+            connection.tls13_tickets_received(),
+        )
+    };
+    let device = tls_config(gateway.ca_file(), &[&TLS13]);
+    let mut browser = Arc::unwrap_or_clone(tls_config(gateway.ca_file(), &[&TLS13]));
+    browser.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let browser = Arc::new(browser);
+    let (full, resumed) = (HandshakeKind::Full, HandshakeKind::Resumed);
+    assert_eq!(tickets(&device).await, (full, 1));
+    assert_eq!(tickets(&device).await, (resumed, 1));
+    assert_eq!(tickets(&browser).await, (full, 2));
+    assert_eq!(tickets(&browser).await, (resumed, 1));
+}
+
 #[tokio::test]
 async fn nobody_may_send_early_data() {
     let (gateway, _folder) = gateway("").await;
@@ -158,7 +183,7 @@ async fn nobody_may_send_early_data() {
         let mut stream = connecting.await.unwrap();
         let tls = stream.get_mut().1;
         let kind = tls.handshake_kind().unwrap();
-        assert_eq!(kind == rustls::HandshakeKind::Resumed, is_known);
+        assert_eq!(kind == HandshakeKind::Resumed, is_known);
         assert!(tls.early_data().is_none() && !tls.is_early_data_accepted());
         assert_eq!(Request::get("/").ask(&mut stream).await.status, 200);
     }
