@@ -22,6 +22,7 @@ mod session;
 mod names;
 mod origin;
 mod record;
+mod outbox;
 mod relay;
 mod outcome;
 

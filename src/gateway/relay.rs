@@ -11,9 +11,10 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::outbox::Outbox;
 use super::outcome::{Reason, idle_limit};
 use crate::config::model::Timeouts;
 use crate::framing::{Fault, Signal, Translator};
@@ -50,81 +51,22 @@ pub(super) struct Rules {
     pub(super) timeouts: Timeouts,
 }
 
-/// One direction.
+/// One direction. Nothing is read of it while the far side has not taken what was read before.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) translator: Translator,
-    /// Bytes for the far side that it has not taken; empty and without memory while it keeps up. Nothing is read while
-    /// there are any, so they are bounded by what one read can become.
-    pending: Vec<u8>,
-    taken: usize,
+    pub(super) outbox: Outbox,
     /// Bytes read and not translated: from before the relay, or behind a signal.
     unread: Vec<u8>,
-    /// TLS may hold bytes that the socket has not taken.
-    unflushed: bool,
-    /// Since when the far side takes nothing.
-    stalled: Option<Instant>,
-    /// Of these bytes in TLS.
-    held: usize,
 }
 
 impl Lane {
-    pub(super) fn new(translator: Translator, pending: Vec<u8>, unread: Vec<u8>) -> Self {
+    pub(super) fn new(translator: Translator, waiting: Vec<u8>, unread: Vec<u8>) -> Self {
         Self {
-            unflushed: !pending.is_empty(),
             translator,
-            pending,
-            taken: 0,
+            outbox: Outbox::new(waiting),
             unread,
-            stalled: None,
-            held: 0,
         }
-    }
-
-    /// What the far side has not taken.
-    pub(super) fn take_pending(&mut self) -> Vec<u8> {
-        let mut pending = std::mem::take(&mut self.pending);
-        pending.drain(..self.taken);
-        self.taken = 0;
-        pending
-    }
-
-    /// Writes what is pending. Ready when nothing is left.
-    fn drain(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.taken < self.pending.len() {
-            match Pin::new(&mut *to).poll_write(cx, &self.pending[self.taken..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(count)) => {
-                    self.taken += count;
-                    self.stalled = None;
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return self.stall(to),
-            }
-        }
-        if !self.pending.is_empty() {
-            self.pending = Vec::new();
-            self.taken = 0;
-        }
-        if self.unflushed {
-            match Pin::new(&mut *to).poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return self.stall(to),
-            }
-        }
-        self.stalled = None;
-        Poll::Ready(Ok(()))
-    }
-
-    /// A far side that takes some of what TLS holds takes something, and not from a write alone: a read sends it as well.
-    fn stall(&mut self, to: &Stream) -> Poll<io::Result<()>> {
-        let held = to.unsent();
-        if self.stalled.is_none() || held < self.held {
-            self.stalled = Some(Instant::now());
-        }
-        self.held = held;
-        Poll::Pending
     }
 }
 
@@ -323,8 +265,7 @@ impl Relay {
 
     fn at_boundaries(&self) -> bool {
         self.up.translator.at_boundary()
-            && self.up.pending.is_empty()
-            && !self.up.unflushed
+            && self.up.outbox.is_sent()
             && self.down.translator.at_boundary()
     }
 
@@ -336,7 +277,7 @@ impl Relay {
                 up = up && self.step(Side::Client, scratch, cx)?;
                 // A client that said DISCONNECT hears no more: all that is left is that the broker hears of it.
                 if self.course.leaving {
-                    if self.up.pending.is_empty() && !self.up.unflushed {
+                    if self.up.outbox.is_sent() {
                         return Err(Reason::Disconnected);
                     }
                     // Once more while something moves: only a write that waits leaves a waker behind.
@@ -401,7 +342,7 @@ impl Relay {
             Side::Client => (up, down, client, broker, Side::Broker),
             Side::Broker => (down, up, broker, client, Side::Client),
         };
-        match lane.drain(sink, cx) {
+        match lane.outbox.poll_send(sink, cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => return Err(far.broke(error)),
             Poll::Pending => return Ok(false),
@@ -445,7 +386,8 @@ impl Relay {
             };
         }
         // Before the end is looked at: it may stand behind the rest of a packet, and a goodbye must not land inside one.
-        write(lane, sink, written, cx).map_err(|error| far.broke(error))?;
+        let write = lane.outbox.write(sink, written, cx);
+        write.map_err(|error| far.broke(error))?;
         heard.map(|()| true)
     }
 
@@ -468,10 +410,10 @@ impl Relay {
             }
             let write = self.course.rules.timeouts.write;
             let is_over = |since: Option<Instant>| since.is_some_and(|since| since + write <= now);
-            if is_over(self.down.stalled) {
+            if is_over(self.down.outbox.stalled()) {
                 return Poll::Ready(Reason::ClientStalled);
             }
-            if is_over(self.up.stalled) {
+            if is_over(self.up.outbox.stalled()) {
                 return Poll::Ready(Reason::BrokerStalled);
             }
             if self.course.rules.idle.is_some() {
@@ -497,13 +439,13 @@ impl Relay {
 
     fn deadline(&self) -> Instant {
         let write = self.course.rules.timeouts.write;
-        let stalls = [self.up.stalled, self.down.stalled];
+        let stalls = [&self.up, &self.down].map(|lane| lane.outbox.stalled());
         let stall = stalls
             .into_iter()
             .flatten()
             .map(|since| since + write)
             .min();
-        let silence = match (self.course.rules.idle, self.up.stalled) {
+        let silence = match (self.course.rules.idle, self.up.outbox.stalled()) {
             // While the broker takes nothing the client is not read: its silence is ours.
             (_, Some(since)) => since + write,
             (Some(idle), None) => self.course.heard + idle,
@@ -516,80 +458,9 @@ impl Relay {
     }
 }
 
-/// Writes at once; what the far side does not take becomes the lane's.
-fn write(
-    lane: &mut Lane,
-    sink: &mut Stream,
-    written: &[u8],
-    cx: &mut Context<'_>,
-) -> io::Result<()> {
-    let mut taken = 0;
-    while taken < written.len() {
-        match Pin::new(&mut *sink).poll_write(cx, &written[taken..]) {
-            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-            Poll::Ready(Ok(count)) => taken += count,
-            Poll::Ready(Err(error)) => return Err(error),
-            Poll::Pending => break,
-        }
-    }
-    lane.unflushed = sink.unsent() > 0;
-    if taken < written.len() {
-        lane.pending = written[taken..].to_vec();
-        lane.stalled = Some(Instant::now());
-        lane.held = sink.unsent();
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::time::timeout;
-
     use super::*;
-    use crate::framing::{Input, Limits, Masks, Output};
-    use crate::telemetry::{Direction, Metrics};
-    use crate::tls::tests::over_small_sockets;
-
-    /// TLS holds a chunk in front of what the lane holds: a slow reader takes of that for a long time.
-    #[tokio::test]
-    async fn a_reader_that_takes_what_tls_holds_does_not_stall() {
-        let (mut theirs, ours) = over_small_sockets().await;
-        let mut ours = Stream::Tls(ours);
-        let limits = Limits {
-            packet: 0,
-            frame: 0,
-            watched: 0,
-        };
-        let counters = Metrics::new(1).traffic.counters(0, Direction::Down);
-        let translator = Translator::new(
-            Input::Stream,
-            Output::Frames,
-            limits,
-            Masks::new(0),
-            counters,
-        );
-        let mut lane = Lane::new(translator, vec![0; 1_000_000], Vec::new());
-        let mut last = (0, 0, None);
-        let slow_reader = poll_fn(|cx| {
-            loop {
-                let mut none = [0; 1];
-                let read = Pin::new(&mut ours).poll_read(cx, &mut ReadBuf::new(&mut none));
-                assert!(read.is_pending());
-                assert!(lane.drain(&mut ours, cx).is_pending(), "no chunk was cut");
-                let now = (lane.taken, ours.unsent(), lane.stalled);
-                let (held, stalled) = (last.1, last.2);
-                if now.0 == last.0 && now.1 < held {
-                    return Poll::Ready((stalled, now.2));
-                }
-                last = now;
-                let mut some = [0; 1024];
-                let reading = Pin::new(&mut *theirs.get_mut().0);
-                std::task::ready!(reading.poll_read(cx, &mut ReadBuf::new(&mut some))).unwrap();
-            }
-        });
-        let (before, after) = timeout(Duration::from_secs(20), slow_reader).await.unwrap();
-        assert!(after > before, "it took some, and is taken for stalled");
-    }
 
     /// What an idle session holds of ours besides its task, its sockets and TLS. 1,256 bytes on x86-64, of which 472 for
     /// each lane (256 its tally): the ceiling leaves room for a field, not for a buffer.

@@ -22,6 +22,7 @@ use super::frames::Frames;
 use super::report::{OpenWebSocket, Reporter};
 use crate::gateway::admission::Permit;
 use crate::gateway::connection::Arrival;
+use crate::gateway::outbox::Outbox;
 use crate::lifecycle::{Drain, Membership};
 use crate::pool::Seat;
 use crate::stream::Stream;
@@ -119,7 +120,7 @@ pub(in crate::gateway) async fn run<H>(start: Box<Start>, held: H) {
         ended: None,
         alarm: None,
     };
-    tunnel.frames.walk(&tunnel.down.pending);
+    tunnel.frames.walk(tunnel.down.outbox.waiting());
     let end = tunnel.run(&membership, &drain).await;
     reporter.web_socket_ended(end.name());
     if snapshot.log.sessions {
@@ -145,13 +146,7 @@ pub(in crate::gateway) async fn run<H>(start: Box<Start>, held: H) {
 /// One direction.
 #[derive(Debug)]
 struct Lane {
-    /// Read, and not taken by the far side; empty and without memory while it keeps up.
-    pending: Vec<u8>,
-    taken: usize,
-    /// The far side may hold bytes that its socket has not taken.
-    unflushed: bool,
-    /// Since when the far side takes nothing, and what it held then.
-    stalled: Option<(Instant, usize)>,
+    outbox: Outbox,
     /// The near side says no more; and the far side has been told.
     ended: bool,
     closed: bool,
@@ -159,13 +154,10 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(pending: Vec<u8>) -> Self {
+    fn new(early: Vec<u8>) -> Self {
         Self {
-            moved: pending.len() as u64,
-            unflushed: !pending.is_empty(),
-            pending,
-            taken: 0,
-            stalled: None,
+            moved: early.len() as u64,
+            outbox: Outbox::new(early),
             ended: false,
             closed: false,
         }
@@ -180,7 +172,7 @@ impl Lane {
         see: impl FnOnce(&[u8]),
         cx: &mut Context<'_>,
     ) -> Result<bool, Side> {
-        match self.drain(to, cx) {
+        match self.outbox.poll_send(to, cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return Err(Side::Far),
             Poll::Pending => return Ok(false),
@@ -201,59 +193,9 @@ impl Lane {
         self.ended = read.is_empty();
         self.moved += read.len() as u64;
         see(read);
-        self.write(to, read, cx).map_err(|_gone| Side::Far)?;
+        let write = self.outbox.write(to, read, cx);
+        write.map_err(|_gone| Side::Far)?;
         Ok(true)
-    }
-
-    /// Writes at once; what is not taken is kept.
-    fn write(&mut self, to: &mut Stream, bytes: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
-        let mut taken = 0;
-        while taken < bytes.len() {
-            match Pin::new(&mut *to).poll_write(cx, &bytes[taken..]) {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(count)) => taken += count,
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => break,
-            }
-        }
-        self.unflushed = to.unsent() > 0;
-        self.pending = bytes[taken..].to_vec();
-        Ok(())
-    }
-
-    /// Ready when nothing is left.
-    fn drain(&mut self, to: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.taken < self.pending.len() {
-            match Pin::new(&mut *to).poll_write(cx, &self.pending[self.taken..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(count)) => {
-                    self.taken += count;
-                    self.stalled = None;
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return self.stall(to),
-            }
-        }
-        (self.pending, self.taken) = (Vec::new(), 0);
-        if self.unflushed {
-            match Pin::new(&mut *to).poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return self.stall(to),
-            }
-        }
-        self.stalled = None;
-        Poll::Ready(Ok(()))
-    }
-
-    /// A far side that takes some of what TLS or HTTP/2 holds takes something.
-    fn stall(&mut self, to: &Stream) -> Poll<io::Result<()>> {
-        let held = to.unsent();
-        match &mut self.stalled {
-            Some((_, before)) if held >= *before => *before = held,
-            stalled => *stalled = Some((Instant::now(), held)),
-        }
-        Poll::Pending
     }
 }
 
@@ -301,7 +243,7 @@ impl Tunnel {
     }
 
     fn at_boundary(&self) -> bool {
-        self.frames.at_boundary() && self.down.pending.is_empty()
+        self.frames.at_boundary() && self.down.outbox.is_empty()
     }
 
     /// Tells the client, and waits a moment for its own closing: closing first with bytes unread would reset what it has
@@ -370,7 +312,7 @@ impl Tunnel {
 
     fn watch_the_clock(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let stalled = |lane: &Lane, end| {
-            let (since, _) = lane.stalled?;
+            let since = lane.outbox.stalled()?;
             Some((since + self.write, end))
         };
         let deadlines = [
