@@ -3,9 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::broker_url::{host_and_port, lookup};
 use super::model::{Lookup, Transport};
-use super::socket_url::socket;
+use super::server_url::server;
 use super::values::Fault;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,47 +24,23 @@ impl FromStr for ApplicationUrl {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<Self, Fault> {
-        let behind = |prefix: &str| {
-            let begins = text.get(..prefix.len())?.eq_ignore_ascii_case(prefix);
-            begins.then(|| &text[prefix.len()..])
-        };
-        let (srv, unix) = (behind("srv+"), behind("unix+"));
-        let (transport, rest) = scheme(srv.or(unix).unwrap_or(text))?;
-        if !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Fault::new("has a character that a URL cannot carry"));
-        }
-        if unix.is_some() {
-            let (socket, _) = socket(transport, rest)?;
-            return Ok(Self {
-                text: text.to_owned(),
-                transport,
-                host: "localhost".to_owned(),
-                port: 0,
-                lookup: Lookup::Socket(socket),
-            });
-        }
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(end);
-        if authority.contains('@') {
-            return Err(Fault::new("carries credentials")
-                .help("remove them: each client's request carries its own"));
-        }
-        if !matches!(path, "" | "/") {
+        let server = server(text, scheme, "each client's request carries its own")?;
+        let is_socket = matches!(server.lookup, Lookup::Socket(_));
+        if !is_socket && !matches!(server.path, "" | "/") {
             return Err(Fault::new("has a path").help(format!(
                 "remove it; `path: {}` below `proxy` puts it in the place of the route's",
-                path.split(['?', '#']).next().unwrap_or("/")
+                server.path.split(['?', '#']).next().unwrap_or("/")
             )));
         }
-        let (host, port) = host_and_port(authority)?;
         Ok(Self {
-            text: text.trim_end_matches('/').to_owned(),
-            transport,
-            lookup: lookup(srv.is_some(), &host, port)?,
-            host,
-            port: match srv {
-                Some(_) => 0,
-                None => port.unwrap_or(transport.port()),
+            text: match is_socket {
+                true => text.to_owned(),
+                false => text.trim_end_matches('/').to_owned(),
             },
+            transport: server.transport,
+            host: server.host,
+            port: server.port,
+            lookup: server.lookup,
         })
     }
 }

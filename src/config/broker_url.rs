@@ -2,11 +2,10 @@
 //! `unix+`. Carries no credentials: those travel in CONNECT.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use super::model::{Lookup, Transport};
-use super::socket_url::socket;
+use super::server_url::server;
 use super::values::Fault;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,74 +26,20 @@ impl FromStr for BrokerUrl {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<Self, Fault> {
-        let behind = |prefix: &str| {
-            let begins = text.get(..prefix.len())?.eq_ignore_ascii_case(prefix);
-            begins.then(|| &text[prefix.len()..])
-        };
-        let (srv, unix) = (behind("srv+"), behind("unix+"));
-        let (transport, rest) = scheme(srv.or(unix).unwrap_or(text))?;
-        if !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Fault::new("has a character that a URL cannot carry")
-                .help("percent-encode it: `%20` for a space"));
-        }
-        if unix.is_some() {
-            let (socket, path) = socket(transport, rest)?;
-            return Ok(Self {
-                text: text.to_owned(),
-                transport,
-                host: "localhost".to_owned(),
-                port: 0,
-                lookup: Lookup::Socket(socket),
-                path: path_of(transport, path)?,
-            });
-        }
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(end);
-        if authority.contains('@') {
-            return Err(Fault::new("carries credentials").help(
-                "remove them: each client's CONNECT carries its own user name and password",
-            ));
-        }
-        let (host, port) = host_and_port(authority)?;
-        let lookup = lookup(srv.is_some(), &host, port)?;
+        let server = server(
+            text,
+            scheme,
+            "each client's CONNECT carries its own user name and password",
+        )?;
         Ok(Self {
             text: text.to_owned(),
-            transport,
-            host,
-            lookup,
-            port: match srv {
-                Some(_) => 0,
-                None => port.unwrap_or(transport.port()),
-            },
-            path: path_of(transport, path)?,
+            path: path_of(server.transport, server.path)?,
+            transport: server.transport,
+            host: server.host,
+            port: server.port,
+            lookup: server.lookup,
         })
     }
-}
-
-pub(super) fn lookup(is_srv: bool, host: &str, port: Option<u16>) -> Result<Lookup, Fault> {
-    let address = host.parse::<IpAddr>().ok();
-    if !is_srv {
-        return Ok(match address {
-            Some(address) => Lookup::Nothing(vec![address]),
-            // RFC 6761 6.3: never asked of a name server.
-            None if host == "localhost" => {
-                Lookup::Nothing(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
-            }
-            None => Lookup::Addresses,
-        });
-    }
-    if port.is_some() {
-        return Err(Fault::new("has a port").help("remove it: SRV records carry the port"));
-    }
-    let mut labels = host.split('.');
-    let (service, protocol) = (labels.next(), labels.next());
-    let is_service = |label: Option<&str>| label.is_some_and(|label| label.starts_with('_'));
-    if address.is_some() || !is_service(service) || !is_service(protocol) || labels.next().is_none()
-    {
-        return Err(Fault::new("is no name of SRV records")
-            .help("write `srv+ws://_ws._tcp.emqx-headless.default.svc.cluster.local/mqtt`"));
-    }
-    Ok(Lookup::Services)
 }
 
 fn scheme(text: &str) -> Result<(Transport, &str), Fault> {
@@ -132,50 +77,6 @@ fn scheme(text: &str) -> Result<(Transport, &str), Fault> {
             "did you mean `{meant}://`? allowed: ws, wss, mqtt, mqtts"
         )),
     )
-}
-
-pub(super) fn host_and_port(authority: &str) -> Result<(String, Option<u16>), Fault> {
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let (host, behind) = rest
-                .split_once(']')
-                .ok_or_else(|| Fault::new("has an unclosed `[`"))?;
-            host.parse::<Ipv6Addr>()
-                .map_err(|_error| Fault::new("has no IPv6 address between the brackets"))?;
-            let port = match behind {
-                "" => None,
-                _ => Some(
-                    behind
-                        .strip_prefix(':')
-                        .ok_or_else(|| Fault::new("has something other than a port behind `]`"))?,
-                ),
-            };
-            (host, port)
-        }
-        None => match authority.split_once(':') {
-            Some((_, port)) if port.contains(':') => {
-                return Err(Fault::new("has an IPv6 address without brackets")
-                    .help("write `ws://[2001:db8::1]:8083/mqtt`"));
-            }
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        },
-    };
-    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
-    if host.is_empty() || host.len() > 253 || !host.bytes().all(known) {
-        return Err(Fault::new("names no host")
-            .help("write `ws://10.0.0.1:8083/mqtt` or `ws://emqx.internal:8083/mqtt`"));
-    }
-    let port = match port {
-        None => None,
-        Some(port) => match port.parse::<u16>() {
-            Ok(port) if port > 0 => Some(port),
-            Ok(_) | Err(_) => {
-                return Err(Fault::new("has a bad port").help("a port is a number from 1 to 65535"));
-            }
-        },
-    };
-    Ok((host.to_ascii_lowercase(), port))
 }
 
 fn path_of(transport: Transport, path: &str) -> Result<Option<String>, Fault> {

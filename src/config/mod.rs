@@ -38,6 +38,7 @@ pub mod origins;
 mod names;
 mod broker_url;
 mod application_url;
+mod server_url;
 mod socket_url;
 pub mod probe_values;
 mod acme_values;
