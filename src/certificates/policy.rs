@@ -25,20 +25,20 @@ pub struct ClientTls {
     /// For clients that name ChaCha20 first, since they have none: without, AES costs them several times as much.
     chacha: Arc<ServerConfig>,
     /// The same two with one ticket.
-    usual_once: Arc<ServerConfig>,
-    chacha_once: Arc<ServerConfig>,
+    usual_one_ticket: Arc<ServerConfig>,
+    chacha_one_ticket: Arc<ServerConfig>,
 }
 
 impl ClientTls {
     pub(super) fn new(usual: ServerConfig, chacha: ServerConfig) -> Self {
-        let once = |config: &ServerConfig| {
+        let one_ticket = |config: &ServerConfig| {
             let mut config = config.clone();
             config.send_tls13_tickets = 1;
             Arc::new(config)
         };
         Self {
-            usual_once: once(&usual),
-            chacha_once: once(&chacha),
+            usual_one_ticket: one_ticket(&usual),
+            chacha_one_ticket: one_ticket(&chacha),
             usual: Arc::new(usual),
             chacha: Arc::new(chacha),
         }
@@ -48,9 +48,9 @@ impl ClientTls {
     pub fn for_one_that_says(&self, hello: &Hello) -> &Arc<ServerConfig> {
         match (hello.prefers_chacha(), hello.needs_one_ticket()) {
             (false, false) => &self.usual,
-            (false, true) => &self.usual_once,
+            (false, true) => &self.usual_one_ticket,
             (true, false) => &self.chacha,
-            (true, true) => &self.chacha_once,
+            (true, true) => &self.chacha_one_ticket,
         }
     }
 
@@ -64,8 +64,8 @@ impl ClientTls {
         Self {
             usual: changed(&self.usual),
             chacha: changed(&self.chacha),
-            usual_once: changed(&self.usual_once),
-            chacha_once: changed(&self.chacha_once),
+            usual_one_ticket: changed(&self.usual_one_ticket),
+            chacha_one_ticket: changed(&self.chacha_one_ticket),
         }
     }
 }

@@ -4,8 +4,17 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::model::{Lookup, Transport};
-use super::server_url::server;
+use super::server_url::Form;
 use super::values::Fault;
+
+const FORM: Form = Form {
+    scheme,
+    credentials: "each client's request carries its own",
+    refuse_path: Some(refuse_path),
+    hosts: "write `http://10.0.0.1:3000` or `http://app.internal:3000`",
+    ipv6: "write `http://[2001:db8::1]:3000`",
+    services: "write `srv+http://_http._tcp.app.default.svc.cluster.local`",
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApplicationUrl {
@@ -24,24 +33,28 @@ impl FromStr for ApplicationUrl {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<Self, Fault> {
-        let server = server(text, scheme, "each client's request carries its own")?;
-        let is_socket = matches!(server.lookup, Lookup::Socket(_));
-        if !is_socket && !matches!(server.path, "" | "/") {
-            return Err(Fault::new("has a path").help(format!(
-                "remove it; `path: {}` below `proxy` puts it in the place of the route's",
-                server.path.split(['?', '#']).next().unwrap_or("/")
-            )));
-        }
+        let server = FORM.read(text)?;
         Ok(Self {
-            text: match is_socket {
-                true => text.to_owned(),
-                false => text.trim_end_matches('/').to_owned(),
-            },
+            text: text.trim_end_matches('/').to_owned(),
             transport: server.transport,
             host: server.host,
             port: server.port,
             lookup: server.lookup,
         })
+    }
+}
+
+fn refuse_path(host: &str, path: &str) -> Fault {
+    if host.is_empty() && path.starts_with('/') {
+        let help = format!("for a Unix socket write `unix+http://{path}`");
+        return Fault::new("names no host").help(help);
+    }
+    let fault = Fault::new("has a path");
+    match path.split(['?', '#']).next() {
+        None | Some("") => fault.help("remove it: each client's request carries its own"),
+        Some(path) => fault.help(format!(
+            "remove it; `path: {path}` below `proxy` puts it in the place of the route's"
+        )),
     }
 }
 

@@ -5,8 +5,17 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::model::{Lookup, Transport};
-use super::server_url::server;
+use super::server_url::Form;
 use super::values::Fault;
+
+const FORM: Form = Form {
+    scheme,
+    credentials: "each client's CONNECT carries its own user name and password",
+    refuse_path: None,
+    hosts: "write `ws://10.0.0.1:8083/mqtt` or `ws://emqx.internal:8083/mqtt`",
+    ipv6: "write `ws://[2001:db8::1]:8083/mqtt`",
+    services: "write `srv+ws://_ws._tcp.emqx-headless.default.svc.cluster.local/mqtt`",
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerUrl {
@@ -26,11 +35,7 @@ impl FromStr for BrokerUrl {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<Self, Fault> {
-        let server = server(
-            text,
-            scheme,
-            "each client's CONNECT carries its own user name and password",
-        )?;
+        let server = FORM.read(text)?;
         Ok(Self {
             text: text.to_owned(),
             path: path_of(server.transport, server.path)?,

@@ -1,5 +1,5 @@
-//! What one side of a session has for the other: written at once, kept where the other does not take it, with a clock for how
-//! long it has taken nothing.
+//! What one side of a joined pair has for the other: written at once, kept where the other does not take it, with a clock for
+//! how long it has taken nothing.
 
 use std::io;
 use std::pin::Pin;
@@ -38,18 +38,18 @@ impl Outbox {
         }
     }
 
-    /// Nothing waits here, though TLS may hold something.
+    /// Nothing waits here, though TLS or HTTP/2 may hold something.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Nothing waits anywhere: the kernel has all.
+    /// Nothing waits here, nor in TLS or HTTP/2.
     pub(super) fn is_sent(&self) -> bool {
         self.waiting.is_empty() && !self.unflushed
     }
 
     /// Since when the far side takes nothing of what waits.
-    pub(super) fn stalled(&self) -> Option<Instant> {
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
         self.stalled
     }
 
@@ -124,7 +124,7 @@ impl Outbox {
         Poll::Ready(Ok(()))
     }
 
-    /// A far side that takes some of what TLS holds takes something, and not from a write alone: a read sends it as well.
+    /// A far side that takes some of what TLS or HTTP/2 holds takes something, and not from a write alone: a read sends it as well.
     fn stall(&mut self, to: &Stream) -> Poll<io::Result<()>> {
         let held = to.unsent();
         if self.stalled.is_none() || held < self.held {

@@ -1,7 +1,7 @@
 //! Packets of one side → frames or bytes of the other, until someone ends it. One future, polled by hand: it holds no
 //! buffer while nothing is in flight, touches no timer for a packet, and allocates nothing for one.
 //!
-//! INVARIANT: only this module writes to an upgraded connection while the relay runs, and what it writes beside packets
+//! INVARIANT: only this module, through its outboxes, writes to an upgraded connection while the relay runs, and what it writes beside packets
 //! (pongs, pings) stands between frames.
 
 use std::cell::RefCell;
@@ -55,7 +55,7 @@ pub(super) struct Rules {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) translator: Translator,
-    pub(super) outbox: Outbox,
+    outbox: Outbox,
     /// Bytes read and not translated: from before the relay, or behind a signal.
     unread: Vec<u8>,
 }
@@ -67,6 +67,11 @@ impl Lane {
             outbox: Outbox::new(waiting),
             unread,
         }
+    }
+
+    /// What the far side has not taken.
+    pub(super) fn take_waiting(&mut self) -> Vec<u8> {
+        self.outbox.take()
     }
 }
 
@@ -410,10 +415,10 @@ impl Relay {
             }
             let write = self.course.rules.timeouts.write;
             let is_over = |since: Option<Instant>| since.is_some_and(|since| since + write <= now);
-            if is_over(self.down.outbox.stalled()) {
+            if is_over(self.down.outbox.stalled_since()) {
                 return Poll::Ready(Reason::ClientStalled);
             }
-            if is_over(self.up.outbox.stalled()) {
+            if is_over(self.up.outbox.stalled_since()) {
                 return Poll::Ready(Reason::BrokerStalled);
             }
             if self.course.rules.idle.is_some() {
@@ -439,13 +444,13 @@ impl Relay {
 
     fn deadline(&self) -> Instant {
         let write = self.course.rules.timeouts.write;
-        let stalls = [&self.up, &self.down].map(|lane| lane.outbox.stalled());
+        let stalls = [&self.up, &self.down].map(|lane| lane.outbox.stalled_since());
         let stall = stalls
             .into_iter()
             .flatten()
             .map(|since| since + write)
             .min();
-        let silence = match (self.course.rules.idle, self.up.outbox.stalled()) {
+        let silence = match (self.course.rules.idle, self.up.outbox.stalled_since()) {
             // While the broker takes nothing the client is not read: its silence is ours.
             (_, Some(since)) => since + write,
             (Some(idle), None) => self.course.heard + idle,

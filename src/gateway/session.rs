@@ -90,7 +90,7 @@ async fn serve(mut relay: Box<Relay>, record: &mut Record, membership: &Membersh
     Ended {
         at_packet_boundary: relay.down.translator.at_boundary() && relay.may_say_disconnect(),
         at_frame_boundary: relay.down.translator.at_frame_boundary(),
-        pending: relay.down.outbox.take(),
+        pending: relay.down.take_waiting(),
         client: relay.client,
         broker: let_finish.then_some(relay.broker),
         reason,

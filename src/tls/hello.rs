@@ -89,9 +89,13 @@ impl Hello {
         first_suite(record).is_some_and(|suite| CHACHA.contains(&suite))
     }
 
-    /// A second ticket would be for nothing: this client shows one, so another in its place is enough; or it names no
-    /// application protocol, as no browser does, and has one connection at a time.
+    /// A second ticket would be for nothing: this client shows one, so another in its place is enough, though it be refused;
+    /// or it names no application protocol, as no browser does, and has one connection at a time.
     pub fn needs_one_ticket(&self) -> bool {
+        if self.next > 0 {
+            // In several records, whose heads stand in between.
+            return false;
+        }
         let record = self.bytes.get(RECORD_HEAD..).unwrap_or_default();
         let mut shows_one = false;
         let mut names_protocol = false;
@@ -217,7 +221,7 @@ mod tests {
         hello_with(suites, &[], record)
     }
 
-    /// And has extensions of these types, all of three bytes.
+    /// And has extensions of these types, each longer than the one before.
     fn hello_with(suites: &[u16], extensions: &[u16], record: usize) -> Vec<u8> {
         let mut body = vec![0; 34];
         body.extend([2, 9, 9]);
@@ -226,12 +230,14 @@ mod tests {
         body.extend(suites.iter().flat_map(|suite| suite.to_be_bytes()));
         body.extend([1, 0]);
         if !extensions.is_empty() {
-            let count = u16::try_from(extensions.len() * 7).unwrap();
+            let lengths = (0..extensions.len()).map(|place| 4 + place * 150);
+            let count = u16::try_from(lengths.sum::<usize>()).unwrap();
             body.extend(count.to_be_bytes());
         }
-        for extension in extensions {
-            body.extend(extension.to_be_bytes());
-            body.extend([0, 3, 1, 2, 3]);
+        for (place, extension) in extensions.iter().enumerate() {
+            let length = u16::try_from(place * 150).unwrap();
+            body.extend([extension.to_be_bytes(), length.to_be_bytes()].concat());
+            body.extend(vec![PRE_SHARED_KEY.to_be_bytes()[1]; length.into()]);
         }
         let length = u32::try_from(body.len()).unwrap().to_be_bytes();
         let mut message = vec![CLIENT_HELLO];
@@ -303,7 +309,10 @@ mod tests {
         ] {
             let whole = hello_with(&[0x1301], extensions, 1000);
             assert_eq!(of(&whole).needs_one_ticket(), expected, "{extensions:?}");
-            // rustls has the word on what is cut.
+            // Its heads are no part of the message: nothing is read of one that is cut into records.
+            let mut records = of(&hello_with(&[0x1301], extensions, 45));
+            assert!(records.is_whole().unwrap() && !records.needs_one_ticket());
+            // rustls has the word on what has not come whole.
             for end in 0..whole.len() {
                 assert!(
                     !of(&whole[..end]).needs_one_ticket(),

@@ -146,32 +146,36 @@ async fn aes_goes_first_unless_the_client_names_chacha20_before_all_else() {
     }
 }
 
-/// What a client may say before it has heard the server can be said again by whoever records it.
 /// A browser resumes two connections at once; a device has one, and who shows a ticket is given another for it.
 #[tokio::test]
 async fn a_new_browser_gets_two_tickets_and_all_others_one() {
-    let (gateway, _folder) = gateway("").await;
-    let tickets = async |config: &Arc<ClientConfig>| {
+    const CHACHA: CipherSuite = CipherSuite::TLS13_CHACHA20_POLY1305_SHA256;
+    const AES: CipherSuite = CipherSuite::TLS13_AES_128_GCM_SHA256;
+    const HTTP1_ONLY: &str = "listeners: [{ address: \"127.0.0.1:0\", http2: off }]";
+    let tickets = async |gateway: &Gateway, config: &Arc<ClientConfig>| {
         let connecting = tls_as(gateway.address(0), "localhost", Arc::clone(config));
         let mut wire = connecting.await.unwrap();
         assert_eq!(Request::get("/").ask(&mut wire).await.status, 200);
-        let connection = wire.get_ref().1;
-        (
-            connection.handshake_kind().unwrap(),
-            connection.tls13_tickets_received(),
-        )
+        let tls = wire.get_ref().1;
+        (tls.handshake_kind().unwrap(), tls.tls13_tickets_received())
     };
-    let device = tls_config(gateway.ca_file(), &[&TLS13]);
-    let mut browser = Arc::unwrap_or_clone(tls_config(gateway.ca_file(), &[&TLS13]));
-    browser.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let browser = Arc::new(browser);
     let (full, resumed) = (HandshakeKind::Full, HandshakeKind::Resumed);
-    assert_eq!(tickets(&device).await, (full, 1));
-    assert_eq!(tickets(&device).await, (resumed, 1));
-    assert_eq!(tickets(&browser).await, (full, 2));
-    assert_eq!(tickets(&browser).await, (resumed, 1));
+    for yaml in ["", HTTP1_ONLY] {
+        let (gateway, _folder) = gateway(yaml).await;
+        for suites in [[AES, CHACHA], [CHACHA, AES]] {
+            let device = naming(&gateway, &TLS13, &suites);
+            assert_eq!(tickets(&gateway, &device).await, (full, 1), "{suites:?}");
+            assert_eq!(tickets(&gateway, &device).await, (resumed, 1));
+            let mut browser = ClientConfig::clone(&naming(&gateway, &TLS13, &suites));
+            browser.alpn_protocols = vec![b"http/1.1".to_vec()];
+            let browser = Arc::new(browser);
+            assert_eq!(tickets(&gateway, &browser).await, (full, 2), "{suites:?}");
+            assert_eq!(tickets(&gateway, &browser).await, (resumed, 1));
+        }
+    }
 }
 
+/// What a client may say before it has heard the server can be said again by whoever records it.
 #[tokio::test]
 async fn nobody_may_send_early_data() {
     let (gateway, _folder) = gateway("").await;

@@ -312,7 +312,7 @@ impl Tunnel {
 
     fn watch_the_clock(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let stalled = |lane: &Lane, end| {
-            let since = lane.outbox.stalled()?;
+            let since = lane.outbox.stalled_since()?;
             Some((since + self.write, end))
         };
         let deadlines = [
