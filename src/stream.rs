@@ -66,6 +66,13 @@ pub fn tune_clients(listener: &SockRef<'_>) -> io::Result<()> {
     listener.set_tcp_notsent_lowat(UNSENT)
 }
 
+/// For whom there is no answer: a reset needs none either, and leaves no state in the kernel.
+pub fn reset_at_close(tcp: &TcpStream) {
+    if let Err(error) = tcp.set_zero_linger() {
+        tracing::debug!(%error, "a client is closed without a reset");
+    }
+}
+
 fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
     const IDLE: Duration = Duration::from_secs(60);
     const INTERVAL: Duration = Duration::from_secs(15);

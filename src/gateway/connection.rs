@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::admission::Permit;
 use super::first_bytes::{Beginning, PLAIN_HTTP_ON_TLS, beginning};
-use super::handshake::{failed, handshake, reset_at_close, turn_away};
+use super::handshake::{failed, handshake, turn_away};
 use super::outcome::{Phase, Reason, TlsCause};
 use super::prefixed::Prefixed;
 use super::proxy_header::HeaderError;
@@ -23,7 +23,7 @@ use super::{
 use crate::certificates::{has_ended, holder};
 use crate::config::model::Speaks;
 use crate::identity::{Tls, UniqueId};
-use crate::stream::Stream;
+use crate::stream::{Stream, reset_at_close};
 use crate::telemetry::Ending;
 use crate::telemetry::metrics::{ByHandshake, ByListener, ByOutcome};
 

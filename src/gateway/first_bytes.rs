@@ -5,9 +5,9 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::handshake::reset_at_close;
 use super::outcome::{Phase, Reason};
 use super::proxy_header::{self, HeaderError};
+use crate::stream::reset_at_close;
 
 /// Read at once: a hello with a post-quantum share fits, and a usual request.
 const USUAL: usize = 2048;

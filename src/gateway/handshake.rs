@@ -17,6 +17,7 @@ use super::connection::{Arrival, End};
 use super::outcome::{Phase, Reason, TlsCause};
 use super::turns::{Turn, Turns};
 use crate::certificates::{ClientTls, naming_refused};
+use crate::stream::reset_at_close;
 use crate::telemetry::metrics::{ByListener, ByReason, ByTlsCause};
 use crate::tls::{self, Hello, ServerName, TlsStream};
 
@@ -134,13 +135,6 @@ pub(super) fn turn_away(tcp: &TcpStream, arrival: &Arrival, reason: &'static str
     let refused = &arrival.gateway.metrics.refused;
     refused.get_or_create(&ByReason { reason }).inc();
     reset_at_close(tcp);
-}
-
-/// For whom there is no answer: a reset needs none either, and leaves no state in the kernel.
-pub(super) fn reset_at_close(tcp: &TcpStream) {
-    if let Err(error) = tcp.set_zero_linger() {
-        tracing::debug!(%error, "a client is closed without a reset");
-    }
 }
 
 pub(super) fn failed(arrival: &Arrival, cause: TlsCause, error: std::io::Error) -> Reason {

@@ -14,12 +14,12 @@ use tokio::net::TcpStream;
 use super::hello::Hello;
 use super::records::Session;
 use super::server_name::{self, ServerName};
-use super::{JOINED, TlsStream};
+use super::{Held, JOINED, TlsStream};
 
 /// Answers a client's hello and goes on to the end of the handshake. All that is dear is done when this is polled for the
-/// first time, but what TLS 1.2 leaves for the second and the check of a client's certificate. The name is the one that the client asked for, where the configuration's resolver is
-/// wrapped in `Noting`. Where the client has sent more than its handshake, our last message may wait for the first write,
-/// flush or shutdown, or for a read that finds nothing.
+/// first time, but what TLS 1.2 leaves for the second and the check of a client's certificate. The name is the one that the
+/// client asked for, where the configuration's resolver is wrapped in `Noting`. Where the client has sent more than its
+/// handshake, our last message may wait for the first write, flush or shutdown, or for a read that finds nothing.
 ///
 /// # Errors
 /// With the connection, so that the client may still be told something. A TLS error has the kind `InvalidData` and
@@ -78,7 +78,9 @@ fn poll_handshake(stream: &mut TlsStream, cx: &mut Context<'_>) -> Poll<io::Resu
         let done = !stream.agreed().is_handshaking();
         if done && !stream.plain.is_empty() && stream.outgoing.len() <= JOINED {
             // A request has come with the last message: our own last one, tickets most often, leaves with the answer.
-            stream.held_back = !stream.outgoing.is_empty();
+            if !stream.outgoing.is_empty() {
+                stream.held = Held::Back;
+            }
             return Poll::Ready(Ok(()));
         }
         ready!(stream.poll_send(cx))?;

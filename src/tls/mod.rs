@@ -55,6 +55,17 @@ struct Scratch {
     joined: Box<[u8]>,
 }
 
+/// What `TlsStream::outgoing` waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// The socket, which was shown it.
+    No,
+    /// What is written next, to leave with it. It is no longer than `JOINED`.
+    Back,
+    /// The same, but the reader wanted more meanwhile: to the end of this turn and no longer.
+    Overdue,
+}
+
 /// A connection whose handshake is done. Its three buffers are empty and without memory while nothing is in flight.
 pub struct TlsStream {
     tcp: TcpStream,
@@ -69,10 +80,7 @@ pub struct TlsStream {
     outgoing: Vec<u8>,
     /// Bytes of `outgoing` that were sent.
     sent: usize,
-    /// `outgoing` was not shown to the socket: it leaves with what is written next. It is no longer than `JOINED`.
-    held_back: bool,
-    /// The reader wanted more meanwhile: what is held back waits to the end of this turn and no longer.
-    overdue: bool,
+    held: Held,
     /// What is written may be held back.
     gathers: bool,
     /// The peer said close_notify: what it had to say is complete (RFC 8446 6.1).
@@ -93,8 +101,7 @@ impl TlsStream {
             taken: 0,
             outgoing: Vec::new(),
             sent: 0,
-            held_back: false,
-            overdue: false,
+            held: Held::No,
             gathers: false,
             ended: false,
             closing: false,
@@ -183,7 +190,7 @@ impl TlsStream {
 
     /// Sends what is queued. Ready when nothing is left.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        (self.held_back, self.overdue) = (false, false);
+        self.held = Held::No;
         while self.sent < self.outgoing.len() {
             match ready!(Pin::new(&mut self.tcp).poll_write(cx, &self.outgoing[self.sent..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -204,7 +211,7 @@ impl TlsStream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if !self.held_back {
+        if self.held == Held::No {
             // One chunk may wait, no more: back-pressure.
             ready!(self.poll_send(cx))?;
         }
@@ -232,11 +239,11 @@ impl TlsStream {
                 slices
             };
             let (mut written, mut room) = (0, CHUNK);
-            if self.held_back {
+            if self.held != Held::No {
                 written = self.outgoing.len();
                 space[..written].copy_from_slice(&self.outgoing);
                 self.outgoing = Vec::new();
-                (self.held_back, self.overdue) = (false, false);
+                self.held = Held::No;
             }
             for slice in slices.iter().take(SLICES) {
                 let bytes = &slice[..slice.len().min(room)];
@@ -248,8 +255,10 @@ impl TlsStream {
             }
             let out = &space[..written];
             let mut sent = 0;
-            self.held_back = self.gathers && written <= JOINED;
-            while !self.held_back && sent < out.len() {
+            if self.gathers && written <= JOINED {
+                self.held = Held::Back;
+            }
+            while self.held == Held::No && sent < out.len() {
                 match Pin::new(&mut self.tcp).poll_write(cx, &out[sent..]) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                     Poll::Ready(Ok(count)) => sent += count,
@@ -270,10 +279,10 @@ impl AsyncRead for TlsStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.held_back && !this.overdue {
+        if this.held == Held::Back {
             // Who reads now may be about to answer. A reader that has all it needs does not read again, and answers.
             if this.taken == this.plain.len() && !this.outgoing.is_empty() {
-                this.overdue = true;
+                this.held = Held::Overdue;
                 cx.waker().wake_by_ref();
             }
         } else if !this.outgoing.is_empty() {

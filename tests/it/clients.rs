@@ -101,13 +101,7 @@ async fn chromium_page() {
     let script = tools::client("node_modules/mqtt/dist/mqtt.min.js");
     // Beside the route /mqtt on purpose: a path prefix ends at a slash.
     fs::copy(script, site.path().join("mqtt.min.js")).unwrap();
-    let yaml = format!(
-        "routes: [{{path: /mqtt, pool: brokers}}, {{path: /, site: {{root: \"{}\"}}}}]\n\
-         pools: {{brokers: {{brokers: [{{url: \"{}\"}}]}}}}\n",
-        site.path().display(),
-        broker.ws_url()
-    );
-    let gateway = Gateway::start(&yaml).await;
+    let gateway = beside(&site, &broker).await;
     let chromium = tools::chromium();
     assert_eq!(
         at_gateway(
@@ -121,6 +115,17 @@ async fn chromium_page() {
     );
 }
 
+/// A gateway with a page and a broker.
+async fn beside(site: &TempDir, broker: &Mosquitto) -> Gateway {
+    let yaml = format!(
+        "routes: [{{path: /mqtt, pool: brokers}}, {{path: /, site: {{root: \"{}\"}}}}]\n\
+         pools: {{brokers: {{brokers: [{{url: \"{}\"}}]}}}}\n",
+        site.path().display(),
+        broker.ws_url()
+    );
+    Gateway::start(&yaml).await
+}
+
 /// Firefox takes WebSockets over HTTP/2 where they are offered (RFC 8441), too. It has no protocol that shows its sockets, so
 /// the gateway tells: two sessions are there, and no request came by HTTP/1.1.
 #[tokio::test]
@@ -128,13 +133,7 @@ async fn firefox_carries_its_sessions_over_the_pages_http2() {
     let broker = Mosquitto::start(Options::default()).await;
     let site = TempDir::with_prefix("tidegate-site-").unwrap();
     fs::write(site.path().join("index.html"), TWO_SESSIONS).unwrap();
-    let yaml = format!(
-        "routes: [{{path: /mqtt, pool: brokers}}, {{path: /, site: {{root: \"{}\"}}}}]\n\
-         pools: {{brokers: {{brokers: [{{url: \"{}\"}}]}}}}\n",
-        site.path().display(),
-        broker.ws_url()
-    );
-    let gateway = Gateway::start(&yaml).await;
+    let gateway = beside(&site, &broker).await;
     let home = TempDir::with_prefix("tidegate-firefox-").unwrap();
     let profile = home.path().to_str().unwrap();
     let database = format!("sql:{profile}");

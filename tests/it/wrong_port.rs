@@ -1,7 +1,9 @@
 //! The right protocol on the wrong port: each mistake is closed, counted, and named in a sentence that the person who made
 //! it, or the operator, can read. The log is the real program's.
 
-use tokio::io::AsyncWriteExt;
+use std::io::ErrorKind;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::client::tls_to;
@@ -69,6 +71,22 @@ async fn mqtt_on_a_tls_port_is_closed_and_named() {
     program.admin.outcome("client", "tls", "mqtt_on_tls").await;
     let words = ["MQTT without TLS and WebSocket", "listener=\"tls\""];
     program.tells(&words).await;
+}
+
+/// Their connections leave nothing behind: a fleet on the wrong port comes again and again.
+#[tokio::test]
+async fn whom_nothing_is_answered_is_reset() {
+    let program = Program::run(PORTS).await;
+    for (listener, said) in [
+        (TLS, &packets::connect("c", 60)[..]),
+        (TLS, b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n"),
+        (PLAIN, &CLIENT_HELLO),
+    ] {
+        let mut stream = TcpStream::connect(program.address(listener)).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        let end = stream.read(&mut [0]).await.unwrap_err();
+        assert_eq!(end.kind(), ErrorKind::ConnectionReset, "{said:?}");
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::{ask, field};
 use crate::support::client::tls;
@@ -14,6 +14,13 @@ use crate::support::raw_http::{Answer, MORE_THAN_BUFFERS_HOLD, Request, rest};
 use crate::support::scripted::{Scripted, with_body};
 
 const FAILURES: &str = "tidegate_application_failures_total";
+
+/// A request without a length, and these of its chunks.
+async fn begin_in_chunks(client: &mut (impl AsyncWrite + Unpin), method: &str, chunks: &str) {
+    let request = Request::new(method, "/api").with("Transfer-Encoding", "chunked");
+    let text = request.text() + chunks;
+    client.write_all(text.as_bytes()).await.unwrap();
+}
 
 #[tokio::test]
 async fn a_body_keeps_its_framing() {
@@ -33,13 +40,7 @@ async fn a_body_keeps_its_framing() {
     connection.say(&with_body("200 OK", "one")).await;
     assert_eq!(Answer::read(&mut client, true).await.body, "one");
 
-    let request = Request::new("PUT", "/api")
-        .with("Transfer-Encoding", "chunked")
-        .text();
-    client
-        .write_all(format!("{request}3\r\nabc\r\n0\r\n\r\n").as_bytes())
-        .await
-        .unwrap();
+    begin_in_chunks(&mut client, "PUT", "3\r\nabc\r\n0\r\n\r\n").await;
     let head = connection.head().await;
     assert_eq!(field(&head, "transfer-encoding"), Some("chunked"));
     assert_eq!(field(&head, "content-length"), None);
@@ -251,13 +252,7 @@ async fn a_body_that_is_too_long_is_a_413_and_one_that_fits_is_not() {
     assert!(application.is_left_alone().await);
     // Without a length it is seen on the way.
     let mut client = tls(&gateway).await;
-    let request = Request::new("POST", "/api")
-        .with("Transfer-Encoding", "chunked")
-        .text();
-    client
-        .write_all(format!("{request}3\r\nabc\r\n").as_bytes())
-        .await
-        .unwrap();
+    begin_in_chunks(&mut client, "POST", "3\r\nabc\r\n").await;
     let mut connection = application.accept().await;
     connection.head().await;
     assert_eq!(connection.read(8).await, "3\r\nabc\r\n");
@@ -387,13 +382,7 @@ async fn an_application_of_http_1_0_loses_no_upload() {
     let (answer, (mut first, _)) = tokio::join!(request.ask(&mut client), application.answer(old));
     assert!(answer.head.starts_with("HTTP/1.1 200"), "{}", answer.head);
     first.is_closed().await;
-    let request = Request::new("POST", "/api")
-        .with("Transfer-Encoding", "chunked")
-        .text();
-    client
-        .write_all(format!("{request}3\r\nabc\r\n0\r\n\r\n").as_bytes())
-        .await
-        .unwrap();
+    begin_in_chunks(&mut client, "POST", "3\r\nabc\r\n0\r\n\r\n").await;
     let mut second = application.accept().await;
     second.head().await;
     assert_eq!(second.read(13).await, "3\r\nabc\r\n0\r\n\r\n");
