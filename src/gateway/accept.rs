@@ -16,7 +16,7 @@ use super::{Gateway, connection};
 use crate::config::model::Speaks;
 use crate::stream::tune_clients;
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{ByListener, ByReason, Name};
+use crate::telemetry::metrics::{ByListener, Name};
 
 /// What a connection must know of the listener that it came by. Listeners do not change while the process lives.
 #[derive(Debug)]
@@ -114,10 +114,7 @@ fn admit(
         .admission
         .connection(snapshot.limits.connections.get())
     else {
-        let reason = ByReason {
-            reason: "connections",
-        };
-        gateway.metrics.refused.get_or_create(&reason).inc();
+        gateway.count_refusal("connections");
         return;
     };
     let arrival = connection::Arrival {

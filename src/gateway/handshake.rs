@@ -18,7 +18,7 @@ use super::outcome::{Phase, Reason, TlsCause};
 use super::turns::{Turn, Turns};
 use crate::certificates::{ClientTls, naming_refused};
 use crate::stream::reset_at_close;
-use crate::telemetry::metrics::{ByListener, ByReason, ByTlsCause};
+use crate::telemetry::metrics::{ByListener, ByTlsCause};
 use crate::tls::{self, Hello, ServerName, TlsStream};
 
 pub(super) type Secured = (Box<TlsStream>, Option<ServerName>);
@@ -132,8 +132,7 @@ async fn turn(tcp: &TcpStream, arrival: &Arrival, turns: &Arc<Turns>) -> Result<
 
 /// Without a word.
 pub(super) fn turn_away(tcp: &TcpStream, arrival: &Arrival, reason: &'static str) {
-    let refused = &arrival.gateway.metrics.refused;
-    refused.get_or_create(&ByReason { reason }).inc();
+    arrival.gateway.count_refusal(reason);
     reset_at_close(tcp);
 }
 

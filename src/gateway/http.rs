@@ -20,7 +20,7 @@ use crate::config::origins::Asked;
 use crate::identity::{Identity, UniqueId};
 use crate::pool::Pool;
 use crate::site::{self, redirects};
-use crate::telemetry::metrics::{ByCode, ByReason};
+use crate::telemetry::metrics::ByCode;
 
 pub(super) type Body = Either<Full<Bytes>, Either<site::Body, application::Answer>>;
 
@@ -193,9 +193,7 @@ impl Requests {
         let secure = self.is_secure(request.headers());
         let why = origin::refused(policy, request, Asked { host, secure })?;
         tracing::debug!(peer = %self.arrival.peer, why, "upgrade refused");
-        let reason = ByReason { reason: "origin" };
-        let refused = &self.arrival.gateway.metrics.refused;
-        refused.get_or_create(&reason).inc();
+        self.arrival.gateway.count_refusal("origin");
         Some(why)
     }
 

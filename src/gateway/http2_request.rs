@@ -24,7 +24,6 @@ use super::progress::Progress;
 use super::{application, session};
 use crate::http2::{self, Chunk, Http2Stream};
 use crate::stream::Stream;
-use crate::telemetry::metrics::ByReason;
 
 /// The streams of a connection that are still served.
 #[derive(Debug, Default)]
@@ -126,10 +125,7 @@ impl RequestStream {
             Becomes::Session { .. } => {
                 let most = arrival.snapshot.limits.connections.get();
                 let Some(permit) = arrival.gateway.admission.connection(most) else {
-                    let reason = ByReason {
-                        reason: "connections",
-                    };
-                    arrival.gateway.metrics.refused.get_or_create(&reason).inc();
+                    arrival.gateway.count_refusal("connections");
                     let full = try_again("The gateway has as many connections as it may have.");
                     return self.answer(full, &Method::CONNECT).await;
                 };

@@ -38,6 +38,7 @@ use crate::config::{Config, Problem};
 use crate::lifecycle::Drain;
 use crate::pool::Registry;
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::ByReason;
 use admission::Admission;
 use arc_swap::ArcSwap;
 
@@ -55,6 +56,14 @@ pub struct Gateway {
     /// What a CA is about to be shown.
     pub challenges: Arc<Challenges>,
     pub metrics: Arc<Metrics>,
+}
+
+impl Gateway {
+    /// A connection, a handshake or a session that was refused.
+    fn count_refusal(&self, reason: &'static str) {
+        let labels = ByReason { reason };
+        self.metrics.refused.get_or_create(&labels).inc();
+    }
 }
 
 /// One configuration generation: built completely or not at all, then never changed, but for certificates that a CA issues.
