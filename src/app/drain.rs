@@ -10,8 +10,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
 
+use super::Stopper;
+use super::desk::Desk;
 use super::listen::Doors;
-use super::{Desk, Stopper};
 use crate::admin::Health;
 use crate::admin::commands::Phase;
 use crate::gateway::Gateway;

@@ -7,11 +7,69 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::config::model::{self, Config};
 use crate::config::{Place, Problem};
+use crate::lifecycle::inherited::Inherited;
 use crate::stream::tune_clients;
 
 /// Connections that wait to be accepted; the kernel cuts it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
+
+type Bound<'a> = (&'a model::Listener, SocketAddr, Vec<TcpListener>);
+
+/// The sockets of one configuration.
+pub(super) struct AllBound<'a> {
+    pub(super) listeners: Vec<Bound<'a>>,
+    pub(super) admin: Option<TcpListener>,
+    /// Some listener has sockets that were passed.
+    pub(super) passed: bool,
+}
+
+/// Takes the sockets that were passed, and binds the others. Answers all problems.
+pub(super) fn bind_all<'a>(
+    config: &'a Config,
+    inherited: &mut Inherited,
+) -> Result<AllBound<'a>, Vec<Problem>> {
+    let mut listeners = Vec::new();
+    let mut unbound = Vec::new();
+    let mut any_passed = false;
+    for listener in &config.listeners {
+        let passed = inherited.listeners(&listener.name, listener.address);
+        let passed_address = passed.first().and_then(|socket| socket.local_addr().ok());
+        if let Some(address) = passed_address {
+            any_passed = true;
+            listeners.push((listener, address, passed));
+            continue;
+        }
+        match bind(listener.address, config.workers.get()) {
+            Ok((address, sockets)) => listeners.push((listener, address, sockets)),
+            Err(error) => {
+                unbound.push(problem(&listener.place, listener.address, &error));
+            }
+        }
+    }
+    let admin = config.admin.as_ref().and_then(|admin| {
+        let passed = inherited.listeners("admin", admin.address).pop();
+        let bound = passed.map_or_else(|| bind_admin(admin), Ok);
+        bound
+            .map_err(|error| unbound.push(problem(&admin.place, admin.address, &error)))
+            .ok()
+    });
+    match unbound.is_empty() {
+        true => Ok(AllBound {
+            listeners,
+            admin,
+            passed: any_passed,
+        }),
+        false => Err(unbound),
+    }
+}
+
+fn bind_admin(admin: &model::Admin) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(admin.address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
 
 /// Binds `shares` sockets. With port 0 all get the port that the first one was given; it is in the answered address.
 pub(super) fn bind(

@@ -3,7 +3,9 @@
 //! Every socket is bound and every file read before anything runs: a start either stands or says what is missing.
 
 mod changes;
+mod desk;
 mod drain;
+mod follow;
 mod listen;
 mod reload;
 mod supervise;
@@ -23,15 +25,16 @@ use crate::acme::{self, Plan};
 use crate::admin::commands::{Commanded, Phase};
 use crate::admin::{self, Commands, Health, Status};
 use crate::certificates::Tickets;
-use crate::config::model::{self, Config, Speaks};
+use crate::config::model::{Config, Speaks};
 use crate::config::{Problem, Source};
 use crate::gateway::admission::Admission;
 use crate::gateway::{Gateway, ListenerContext, Snapshot};
 use crate::lifecycle::inherited::{Inherited, Ready};
 use crate::lifecycle::signals::Stop;
 use crate::lifecycle::{BlockReady, Drain, Ended, Readiness, Supervisor};
-use crate::pool::{Registry, discovery, probe};
+use crate::pool::Registry;
 use crate::telemetry::Metrics;
+use desk::Desk;
 use drain::Draining;
 use listen::Doors;
 use reload::{InForce, Reloader};
@@ -100,7 +103,7 @@ impl App {
             Snapshot::build(&config, &metrics, &brokers, &tickets).map_err(StartError::Problems)?;
         warnings.extend(built.warnings);
         metrics.control.in_force(1);
-        let bound = bind_all(&config, &mut launch.inherited)?;
+        let bound = listen::bind_all(&config, &mut launch.inherited).map_err(StartError::Listen)?;
         for (name, address) in launch.inherited.rest() {
             tracing::warn!(name, %address, "a socket was passed that no listener is for: it is closed");
         }
@@ -248,7 +251,7 @@ impl App {
             metrics: Arc::clone(&self.gateway.metrics),
             take_over,
         };
-        let certificates = keep_certificates(planned, certificates, phase.subscribe());
+        let certificates = follow::certificates(planned, certificates, phase.subscribe());
         let supervising = supervise::run(
             &self.gateway,
             &self.status.health,
@@ -272,7 +275,7 @@ impl App {
             _ended = async {
                 tokio::join!(
                     serving,
-                    follow(following, &self.gateway),
+                    follow::pools(following, &self.gateway),
                     reloader.run(commands, take_overs, upgrade, handed_over.clone()),
                     certificates,
                     self.gateway.drain.pace(),
@@ -330,68 +333,6 @@ impl App {
     }
 }
 
-/// The admin listener from its first answer to its last.
-#[derive(Debug, Clone, Default)]
-struct Desk {
-    /// Nobody is to come any more.
-    closing: CancellationToken,
-    /// The last one has gone.
-    closed: CancellationToken,
-}
-
-impl Desk {
-    async fn serve(
-        &self,
-        admin: Option<std::net::TcpListener>,
-        status: Arc<Status>,
-        commands: Commands,
-    ) {
-        if let Some(admin) = admin {
-            admin::serve(admin, status, commands, self.closing.clone()).await;
-        }
-        self.closed.cancel();
-        std::future::pending().await
-    }
-
-    /// Lets those who asked have their answers.
-    async fn close(&self) {
-        self.closing.cancel();
-        self.closed.cancelled().await;
-    }
-}
-
-/// Probes and resolves what is in force.
-async fn follow(mut in_force: channel::Receiver<InForce>, gateway: &Gateway) {
-    loop {
-        let InForce { pools, dns } = in_force.borrow_and_update().clone();
-        let (metrics, drain) = (&gateway.metrics, gateway.drain.clone());
-        let (names, metrics_too) = (gateway.brokers.clone(), Arc::clone(metrics));
-        // CANCEL: what is lost is asked again, of the brokers that are in force then.
-        tokio::select! {
-            () = probe::run(pools.clone(), Arc::clone(metrics)) => {}
-            () = discovery::run(pools, dns, names, metrics_too, drain) => {}
-            changed = in_force.changed() => if changed.is_err() {
-                // Nobody reloads any more: the last ones stay.
-                std::future::pending().await
-            },
-        }
-    }
-}
-
-/// Orders certificates until this process is to go: whoever takes over orders then, and clients are no longer its own to prove.
-async fn keep_certificates(
-    plans: channel::Receiver<Plan>,
-    shared: acme::Shared,
-    mut phase: channel::Receiver<Phase>,
-) {
-    // CANCEL: an order that is dropped lets go of its lock, its proofs and its traces.
-    tokio::select! {
-        never = acme::run(plans, shared) => match never {},
-        _ = phase.wait_for(|phase| *phase != Phase::Serving) => {}
-    }
-    std::future::pending().await
-}
-
 fn tell_ready(starter: Option<Ready>) {
     if let Some(starter) = starter
         && let Err(error) = starter.tell()
@@ -409,58 +350,6 @@ impl Stopper for Stop {
     async fn next(&mut self) -> &'static str {
         Self::next(self).await
     }
-}
-
-type Bound<'a> = (&'a model::Listener, SocketAddr, Vec<std::net::TcpListener>);
-
-struct AllBound<'a> {
-    listeners: Vec<Bound<'a>>,
-    admin: Option<std::net::TcpListener>,
-    /// Some listener has sockets that were passed.
-    passed: bool,
-}
-
-/// Takes the sockets that were passed, and binds the others. Answers all problems.
-fn bind_all<'a>(config: &'a Config, inherited: &mut Inherited) -> Result<AllBound<'a>, StartError> {
-    let mut listeners = Vec::new();
-    let mut unbound = Vec::new();
-    let mut any_passed = false;
-    for listener in &config.listeners {
-        let passed = inherited.listeners(&listener.name, listener.address);
-        let passed_address = passed.first().and_then(|socket| socket.local_addr().ok());
-        if let Some(address) = passed_address {
-            any_passed = true;
-            listeners.push((listener, address, passed));
-            continue;
-        }
-        match listen::bind(listener.address, config.workers.get()) {
-            Ok((address, sockets)) => listeners.push((listener, address, sockets)),
-            Err(error) => {
-                unbound.push(listen::problem(&listener.place, listener.address, &error));
-            }
-        }
-    }
-    let admin = config.admin.as_ref().and_then(|admin| {
-        let passed = inherited.listeners("admin", admin.address).pop();
-        let bound = passed.map_or_else(|| bind_admin(admin), Ok);
-        bound
-            .map_err(|error| unbound.push(listen::problem(&admin.place, admin.address, &error)))
-            .ok()
-    });
-    match unbound.is_empty() {
-        true => Ok(AllBound {
-            listeners,
-            admin,
-            passed: any_passed,
-        }),
-        false => Err(StartError::Listen(unbound)),
-    }
-}
-
-fn bind_admin(admin: &model::Admin) -> io::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(admin.address)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }
 
 fn shown(context: &Arc<ListenerContext>) -> admin::Listener {
