@@ -4,25 +4,26 @@
 //! INVARIANT: only this module, through its outboxes, writes to an upgraded connection while the relay runs, and what it writes beside packets
 //! (pongs, pings) stands between frames.
 
+mod course;
+
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+pub(super) use self::course::Rules;
+use self::course::{Course, Side};
 use super::outbox::Outbox;
-use super::outcome::{Reason, idle_limit};
-use crate::config::model::Timeouts;
-use crate::framing::{Fault, Signal, Translator};
+use super::outcome::Reason;
+use crate::framing::Translator;
 use crate::lifecycle::{Drain, Membership};
-use crate::mqtt::{ConnackFields, PacketType, Version};
+use crate::mqtt::{ConnackFields, PacketType};
 use crate::pool::Seat;
 use crate::stream::Stream;
-use crate::websocket::{Control, Opcode};
+use crate::websocket::Opcode;
 
 /// Bytes read at once. Shared by all sessions of a thread, since only one is polled at a time.
 const READ: usize = 64 * 1024;
@@ -40,15 +41,6 @@ thread_local! {
 struct Scratch {
     read: Box<[u8]>,
     written: Vec<u8>,
-}
-
-/// What a session may do.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rules {
-    pub(super) version: Version,
-    /// Silence that the client is allowed; `None`: it is pinged instead.
-    pub(super) idle: Option<Duration>,
-    pub(super) timeouts: Timeouts,
 }
 
 /// One direction. Nothing is read of it while the far side has not taken what was read before.
@@ -75,47 +67,6 @@ impl Lane {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Client,
-    Broker,
-}
-
-impl Side {
-    fn broke(self, error: io::Error) -> Reason {
-        match (self, error.kind()) {
-            (Self::Client, _) => Reason::client_broke(error),
-            (
-                Self::Broker,
-                io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::BrokenPipe,
-            ) => Reason::BrokerClosed,
-            (Self::Broker, _) => Reason::BrokerIo(error),
-        }
-    }
-
-    fn ended(self) -> Reason {
-        match self {
-            Self::Client => Reason::Vanished,
-            Self::Broker => Reason::BrokerClosed,
-        }
-    }
-
-    fn faulted(self, fault: Fault) -> Reason {
-        match (self, fault) {
-            (Self::Broker, Fault::TooLarge(length)) => {
-                Reason::BrokerGarbage(format!("a packet of {length} bytes is over limits.packet"))
-            }
-            (Self::Broker, fault) => Reason::BrokerGarbage(fault.to_string()),
-            (Self::Client, Fault::Frame(violation)) => Reason::Violation(violation),
-            (Self::Client, Fault::Packet(malformed)) => Reason::Malformed(malformed),
-            (Self::Client, Fault::TooLarge(length)) => Reason::PacketTooLarge(length),
-            (Self::Client, Fault::Forbidden(_)) => Reason::SecondConnect,
-        }
-    }
-}
-
 /// A session that a broker has taken.
 #[derive(Debug)]
 pub(super) struct Relay {
@@ -126,84 +77,6 @@ pub(super) struct Relay {
     course: Course,
     timer: Pin<Box<Sleep>>,
     _seat: Seat,
-}
-
-/// What was heard, and what follows from it.
-#[derive(Debug)]
-struct Course {
-    rules: Rules,
-    /// When the client last sent a byte.
-    heard: Instant,
-    /// WebSocket pings since then.
-    pings: u8,
-    /// The client said DISCONNECT: when the broker has it, the session is over.
-    leaving: bool,
-    /// CONNACK said yes.
-    connected: bool,
-    /// What the broker said of the end, before it closes.
-    told: Option<Told>,
-}
-
-impl Course {
-    /// `lane` is the one that the signal came by, `back` the other.
-    fn hear(
-        &mut self,
-        from: Side,
-        signal: Signal,
-        lane: &mut Lane,
-        back: &mut Lane,
-    ) -> Result<(), Reason> {
-        match (from, signal) {
-            (_, Signal::Control(Control::Ping(payload))) => {
-                back.translator.owe(Opcode::Pong, payload)
-            }
-            (_, Signal::Control(Control::Pong)) => {}
-            (Side::Client, Signal::Control(Control::Close(code))) => {
-                return Err(Reason::ClientClosed(code.into()));
-            }
-            (Side::Broker, Signal::Control(Control::Close(_))) => return Err(Reason::BrokerClosed),
-            (Side::Client, Signal::Packet(..)) => self.leaving = true,
-            (Side::Broker, Signal::Packet(PacketType::Connack, packet)) => {
-                lane.translator.unwatch(PacketType::Connack);
-                self.hear_connack(&packet);
-            }
-            (Side::Broker, Signal::Packet(_, packet)) => {
-                // MQTT 5 3.14.2.1: without a reason code it is 0x00.
-                self.told = Some(Told::Disconnected(reason_of(&packet)));
-            }
-        }
-        Ok(())
-    }
-
-    /// The end of an authentication exchange (MQTT 5 4.12).
-    fn hear_connack(&mut self, packet: &[u8]) {
-        let Some(connack) = ConnackFields::read(packet, self.rules.version) else {
-            return;
-        };
-        self.connected = connack.code == 0;
-        if !self.connected {
-            self.told = Some(Told::Refused(connack.code));
-        }
-        if let Some(keepalive) = connack.server_keepalive {
-            self.rules.idle = idle_limit(keepalive, &self.rules.timeouts);
-        }
-    }
-}
-
-/// The first byte behind the fixed header, which has up to five (MQTT 5 2.1).
-fn reason_of(disconnect: &[u8]) -> u8 {
-    let length = disconnect
-        .iter()
-        .skip(1)
-        .take_while(|byte| **byte & 0x80 != 0);
-    let header = 2 + length.count();
-    disconnect.get(header).copied().unwrap_or(0)
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Told {
-    Refused(u8),
-    Disconnected(u8),
 }
 
 impl Relay {
@@ -222,24 +95,15 @@ impl Relay {
         if connack.is_none() {
             down.translator.watch(PacketType::Connack);
         }
-        let now = Instant::now();
-        let told = connack
-            .filter(|connack| connack.code != 0)
-            .map(|connack| Told::Refused(connack.code));
+        let course = Course::new(rules, connack);
+        let silence = rules.idle.unwrap_or(rules.timeouts.ping);
         Self {
             client,
             broker,
             up,
             down,
-            timer: Box::pin(sleep_until(now + rules.idle.unwrap_or(rules.timeouts.ping))),
-            course: Course {
-                rules,
-                heard: now,
-                pings: 0,
-                leaving: false,
-                connected: connack.is_some_and(|connack| connack.code == 0),
-                told,
-            },
+            timer: Box::pin(sleep_until(course.heard + silence)),
+            course,
             _seat: seat,
         }
     }
@@ -301,31 +165,14 @@ impl Relay {
             }
         });
         if let Err(reason) = moved {
-            return Poll::Ready(self.name_the_end(reason));
+            return Poll::Ready(self.course.name_the_end(reason));
         }
         self.watch_the_clock(cx)
     }
 
-    /// MQTT 5 3.14: no DISCONNECT before CONNACK has said yes, and none after the broker's own.
+    /// As `Course::may_say_disconnect`.
     pub(super) fn may_say_disconnect(&self) -> bool {
-        self.course.connected && self.course.told.is_none()
-    }
-
-    /// A broker that closes has often said why.
-    fn name_the_end(&self, reason: Reason) -> Reason {
-        match (reason, self.course.told) {
-            (Reason::BrokerClosed | Reason::BrokerIo(_), Some(Told::Refused(code))) => {
-                Reason::BrokerRefused(code)
-            }
-            (Reason::BrokerClosed | Reason::BrokerIo(_), Some(Told::Disconnected(code))) => {
-                Reason::BrokerDisconnected(code)
-            }
-            // It was about to leave anyway: the broker heard DISCONNECT and was faster.
-            (Reason::BrokerClosed | Reason::BrokerIo(_), None) if self.course.leaving => {
-                Reason::Disconnected
-            }
-            (reason, _) => reason,
-        }
+        self.course.may_say_disconnect()
     }
 
     /// Moves what one read of `from` gives. True when something moved.

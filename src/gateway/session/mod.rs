@@ -1,28 +1,26 @@
 //! One MQTT session from the 101 to its end: CONNECT, a broker, the relay, the goodbye. Recorded once, whatever happens.
 
+mod goodbye;
+mod reading;
+
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use super::Gateway;
+use self::goodbye::{Ended, refused, say_goodbye};
+use self::reading::Reading;
 use super::connection::Arrival;
 use super::names::renamed;
 use super::outcome::{Phase, Reason, idle_limit};
 use super::record::Record;
 use super::relay::{Lane, Relay, Rules};
-use crate::framing::{Fault, Input, Limits, Masks, Output, Signal, Translator};
+use crate::framing::{Limits, Masks, Output};
 use crate::identity::Identity;
 use crate::lifecycle::Membership;
-use crate::mqtt::{self, Connack, Connect, ConnectError, PacketType, Version};
+use crate::mqtt::{self, Connect};
 use crate::pool::{Joining, Pool, mask_seed};
 use crate::stream::Stream;
-use crate::telemetry::{Counters, Direction};
-use crate::websocket::{Control, FrameReader, Opcode, Peer, close, control, data_header};
-
-/// Bytes that a client may send behind its CONNECT before the broker has answered it.
-const AHEAD: usize = 16 * 1024;
+use crate::telemetry::Direction;
 
 /// Longest CONNACK, DISCONNECT or AUTH. They are short.
 const WATCHED: u64 = 64 * 1024;
@@ -60,20 +58,6 @@ pub(super) async fn run<H>(start: Box<Start>, held: H) {
     };
     Box::pin(say_goodbye(ended, record, &gateway)).await;
     drop(held);
-}
-
-/// A client that is to be told how its session ended.
-struct Ended {
-    client: Stream,
-    /// To be written first.
-    pending: Vec<u8>,
-    /// No packet is half written: MQTT may say something.
-    at_packet_boundary: bool,
-    /// No frame is half written: a Close may follow.
-    at_frame_boundary: bool,
-    /// The broker, where it is to be let finish.
-    broker: Option<Stream>,
-    reason: Reason,
 }
 
 async fn serve(mut relay: Box<Relay>, record: &mut Record, membership: &Membership) -> Ended {
@@ -199,206 +183,6 @@ async fn open(
         joined.connack,
         joined.seat,
     )))
-}
-
-/// Before CONNACK: MQTT's answer where there is one.
-fn refused(client: Stream, reason: Reason, version: Option<Version>) -> Box<Ended> {
-    let mut pending = Vec::new();
-    let connack = version
-        .zip(reason.mqtt())
-        .and_then(|(version, code)| Connack::refuse(version, code));
-    if let Some(packet) = connack {
-        data_header(
-            &mut pending,
-            Opcode::Binary,
-            true,
-            packet.len() as u64,
-            None,
-        );
-        pending.extend_from_slice(&packet);
-    }
-    Box::new(Ended {
-        client,
-        pending,
-        at_packet_boundary: true,
-        at_frame_boundary: true,
-        broker: None,
-        reason,
-    })
-}
-
-/// The client's bytes until a broker has the session.
-struct Reading {
-    translator: Translator,
-    unread: Vec<u8>,
-}
-
-impl Reading {
-    fn new(early: Vec<u8>, longest: usize, counters: Counters) -> Self {
-        let limits = Limits {
-            packet: longest as u64,
-            frame: u64::MAX,
-            watched: longest as u64,
-        };
-        let input = Input::Frames(FrameReader::new(Peer::Client));
-        let mut translator =
-            Translator::new(input, Output::Stream, limits, Masks::new(0), counters);
-        translator.watch(PacketType::Connect);
-        Self {
-            translator,
-            unread: early,
-        }
-    }
-
-    /// Reads until the first packet is whole. CONNECT may come in any framing: MQTT.js sends one byte and then the rest.
-    async fn connect(&mut self, client: &mut Stream) -> Result<Vec<u8>, Reason> {
-        let mut written = Vec::new();
-        loop {
-            let mut input = &self.unread[..];
-            let signal = self
-                .translator
-                .translate(&mut input, &mut written, usize::MAX);
-            let used = self.unread.len() - input.len();
-            self.unread.drain(..used);
-            let other = PacketType::ALL.iter().find(|packet_type| {
-                **packet_type != PacketType::Connect
-                    && self.translator.tally.packets[packet_type.index()] > 0
-            });
-            if let Some(other) = other {
-                return Err(Reason::Connect(ConnectError::NotConnect(*other)));
-            }
-            match signal.map_err(|fault| match fault {
-                Fault::TooLarge(_) => Reason::ConnectTooLarge,
-                Fault::Frame(violation) => Reason::Violation(violation),
-                Fault::Packet(malformed) => Reason::Malformed(malformed),
-                Fault::Forbidden(_) => Reason::SecondConnect,
-            })? {
-                Some(Signal::Packet(_, packet)) => return Ok(packet),
-                Some(Signal::Control(Control::Close(code))) => {
-                    return Err(Reason::ClientClosed(code.into()));
-                }
-                Some(Signal::Control(Control::Ping(payload))) => {
-                    let mut pong = Vec::new();
-                    control(&mut pong, Opcode::Pong, &payload, None);
-                    client
-                        .write_all(&pong)
-                        .await
-                        .map_err(Reason::client_broke)?;
-                    client.flush().await.map_err(Reason::client_broke)?;
-                }
-                Some(Signal::Control(Control::Pong)) => {}
-                None => self.read(client).await?,
-            }
-        }
-    }
-
-    /// Reads what the client sends before its broker has answered, up to a bound; ready only when the client is gone.
-    async fn ahead(&mut self, client: &mut Stream) -> Reason {
-        while self.unread.len() < AHEAD {
-            if let Err(reason) = self.read(client).await {
-                return reason;
-            }
-            // A browser that leaves says so and then waits: its connection stays.
-            if let Some(code) = self.translator.close_ahead(&self.unread) {
-                return Reason::ClientClosed(code.into());
-            }
-        }
-        std::future::pending().await
-    }
-
-    async fn read(&mut self, client: &mut Stream) -> Result<(), Reason> {
-        match client.read_buf(&mut self.unread).await {
-            Ok(0) => Err(Reason::Vanished),
-            Ok(_) => Ok(()),
-            Err(error) => Err(Reason::client_broke(error)),
-        }
-    }
-}
-
-/// Tells the client why, in MQTT where a packet boundary allows it and in a Close frame, then lets both sides go.
-///
-/// The record is written before: the session is over, and what follows is courtesy.
-async fn say_goodbye(ended: Ended, mut record: Box<Record>, gateway: &Gateway) {
-    /// For our last bytes; for the client's answer to them.
-    const PATIENCE: Duration = Duration::from_secs(2);
-    let Ended {
-        mut client,
-        mut pending,
-        at_packet_boundary,
-        at_frame_boundary,
-        broker,
-        reason,
-    } = ended;
-    // How sessions end that the operator ends is his last word, and not that of the time when they began.
-    let farewell = reason.is_farewell().then(|| gateway.snapshot.load_full());
-    let drain = farewell.as_ref().map(|snapshot| &snapshot.drain);
-    if at_packet_boundary && record.phase == Phase::Relay {
-        let reference = drain
-            .filter(|_| reason.is_stop())
-            .and_then(|drain| drain.server_reference.as_deref());
-        if let Some(packet) = last_packet(&reason, record.version, reference) {
-            let length = packet.len() as u64;
-            data_header(&mut pending, Opcode::Binary, true, length, None);
-            pending.extend_from_slice(&packet);
-        }
-    }
-    if at_frame_boundary && let Some((code, text)) = reason.close() {
-        let code = drain.map_or(code, |drain| drain.close_code.into());
-        close(&mut pending, code, text, None);
-    }
-    let heard = !matches!(reason, Reason::Vanished | Reason::ClientIo(_));
-    let answered = matches!(reason, Reason::ClientClosed(_));
-    record.finish(reason);
-    drop(record);
-    let farewell = async {
-        client.gather();
-        client.write_all(&pending).await?;
-        client.shutdown().await?;
-        // The client closes in its turn; closing first with bytes unread would reset what it has not yet read.
-        if !answered {
-            let mut rest = [0; 1024];
-            while client.read(&mut rest).await? > 0 {}
-        }
-        Ok::<_, std::io::Error>(())
-    };
-    let farewell = async {
-        if heard && let Ok(Err(error)) = timeout(PATIENCE, farewell).await {
-            tracing::trace!(%error, "the client left before the goodbye");
-        }
-    };
-    let broker = async {
-        if let Some(broker) = broker {
-            wait_for_end(broker).await;
-        }
-    };
-    let goodbye = async { tokio::join!(farewell, broker) };
-    // CANCEL: the first poll has written what is written without waiting; a cut waits for nobody.
-    tokio::select! {
-        biased;
-        _ = goodbye => {}
-        () = gateway.drain.cut() => {}
-    }
-}
-
-/// MQTT 5's DISCONNECT, where there is one to say.
-fn last_packet(
-    reason: &Reason,
-    version: Option<Version>,
-    reference: Option<&str>,
-) -> Option<Vec<u8>> {
-    let (code, version) = reason.mqtt().zip(version)?;
-    match reference {
-        Some(reference) => mqtt::send_away(version, reference),
-        None => mqtt::disconnect(version, code).map(Vec::from),
-    }
-}
-
-/// A broker that was told DISCONNECT closes by itself, and so keeps the TIME_WAIT.
-async fn wait_for_end(mut broker: Stream) {
-    const PATIENCE: Duration = Duration::from_millis(500);
-    let mut rest = [0; 1024];
-    let reading = async { while matches!(broker.read(&mut rest).await, Ok(count) if count > 0) {} };
-    drop(timeout(PATIENCE, reading).await);
 }
 
 #[cfg(test)]
