@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::http2::Http2Stream;
@@ -49,6 +49,21 @@ impl Stream {
             stream.gather();
         }
     }
+
+    /// Writes the last bytes and ends our side, in one packet where the kernel takes it so.
+    pub async fn end_with(&mut self, last: &[u8]) -> io::Result<()> {
+        self.gather();
+        self.write_all(last).await?;
+        self.shutdown().await
+    }
+}
+
+/// Reads until the other side ends, and keeps nothing: closing with bytes unread would reset the connection, and what was
+/// written last be lost.
+pub async fn read_away(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    let mut rest = [0; 1024];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
 }
 
 /// Packets leave at once, and a peer that is gone is noticed in minutes instead of hours: the kernel's own keepalive

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::CommonState;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -23,7 +23,7 @@ use super::{
 use crate::certificates::{has_ended, holder};
 use crate::config::model::Speaks;
 use crate::identity::{Tls, UniqueId};
-use crate::stream::{Stream, reset_at_close};
+use crate::stream::{Stream, read_away, reset_at_close};
 use crate::telemetry::Ending;
 use crate::telemetry::metrics::{ByHandshake, ByListener, ByOutcome};
 
@@ -355,15 +355,13 @@ fn count(arrival: &Arrival, agreed: &CommonState) {
         .observe(seconds);
 }
 
-/// What there is more of the request is read away: closing with bytes unread would reset the connection, and the answer be lost.
+/// What there is more of the request is read away, so that the answer arrives.
 async fn answer_plain_http(tcp: &mut TcpStream) {
     const PATIENCE: Duration = Duration::from_secs(1);
     let answering = async {
         tcp.write_all(PLAIN_HTTP_ON_TLS).await?;
         tcp.shutdown().await?;
-        let mut request = [0; 2048];
-        while tcp.read(&mut request).await? > 0 {}
-        Ok::<_, std::io::Error>(())
+        read_away(tcp).await
     };
     if let Ok(Err(error)) = timeout(PATIENCE, answering).await {
         tracing::debug!(%error, "the answer to plain HTTP on a TLS port was not taken");

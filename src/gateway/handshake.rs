@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustls::PeerIncompatible;
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -17,7 +17,7 @@ use super::connection::{Arrival, End};
 use super::outcome::{Phase, Reason, TlsCause};
 use super::turns::{Turn, Turns};
 use crate::certificates::{ClientTls, naming_refused};
-use crate::stream::reset_at_close;
+use crate::stream::{read_away, reset_at_close};
 use crate::telemetry::metrics::{ByListener, ByTlsCause};
 use crate::tls::{self, Hello, ServerName, TlsStream};
 
@@ -180,14 +180,12 @@ fn cause(error: &std::io::Error) -> TlsCause {
     }
 }
 
-/// Closes, and takes what still comes for a while: closing with bytes unread would reset the connection.
+/// Closes, and takes what still comes for a while.
 async fn let_read(tcp: &mut TcpStream) {
     const PATIENCE: Duration = Duration::from_secs(1);
     let closing = async {
         tcp.shutdown().await?;
-        let mut rest = [0; 2048];
-        while tcp.read(&mut rest).await? > 0 {}
-        Ok::<_, std::io::Error>(())
+        read_away(tcp).await
     };
     if let Ok(Err(error)) = timeout(PATIENCE, closing).await {
         tracing::debug!(%error, "the client left before it was told why");

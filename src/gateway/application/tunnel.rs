@@ -7,14 +7,13 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout};
 
 use super::exchange::Alarm;
@@ -25,7 +24,7 @@ use crate::gateway::connection::Arrival;
 use crate::gateway::outbox::Outbox;
 use crate::lifecycle::{Drain, Membership};
 use crate::pool::Seat;
-use crate::stream::Stream;
+use crate::stream::{Stream, read_away};
 use crate::websocket::close;
 
 /// Bytes read at once. Shared by all WebSockets of a thread, since only one is polled at a time.
@@ -246,8 +245,7 @@ impl Tunnel {
         self.frames.at_boundary() && self.down.outbox.is_empty()
     }
 
-    /// Tells the client, and waits a moment for its own closing: closing first with bytes unread would reset what it has
-    /// not yet read.
+    /// Tells the client, and waits a moment for its own closing.
     async fn say_goodbye(&mut self, code: u16) {
         let mut frame = Vec::new();
         if self.frames.may_close() {
@@ -255,11 +253,8 @@ impl Tunnel {
         }
         let client = &mut self.client;
         let farewell = async {
-            client.write_all(&frame).await?;
-            client.shutdown().await?;
-            let mut rest = [0; 1024];
-            while client.read(&mut rest).await? > 0 {}
-            Ok::<_, io::Error>(())
+            client.end_with(&frame).await?;
+            read_away(client).await
         };
         if let Ok(Err(error)) = timeout(GOODBYE, farewell).await {
             tracing::trace!(%error, "the client left before the goodbye");

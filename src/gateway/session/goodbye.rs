@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::gateway::Gateway;
 use crate::gateway::outcome::{Phase, Reason};
 use crate::gateway::record::Record;
 use crate::mqtt::{self, Connack, Version};
-use crate::stream::Stream;
+use crate::stream::{Stream, read_away};
 use crate::websocket::{Opcode, close, data_header};
 
 /// A client that is to be told how its session ended.
@@ -88,15 +87,12 @@ pub(super) async fn say_goodbye(ended: Ended, mut record: Box<Record>, gateway: 
     record.finish(reason);
     drop(record);
     let farewell = async {
-        client.gather();
-        client.write_all(&pending).await?;
-        client.shutdown().await?;
-        // The client closes in its turn; closing first with bytes unread would reset what it has not yet read.
-        if !answered {
-            let mut rest = [0; 1024];
-            while client.read(&mut rest).await? > 0 {}
+        client.end_with(&pending).await?;
+        // The client closes in its turn.
+        match answered {
+            true => Ok(()),
+            false => read_away(&mut client).await,
         }
-        Ok::<_, std::io::Error>(())
     };
     let farewell = async {
         if heard && let Ok(Err(error)) = timeout(PATIENCE, farewell).await {
@@ -133,7 +129,5 @@ fn last_packet(
 /// A broker that was told DISCONNECT closes by itself, and so keeps the TIME_WAIT.
 async fn wait_for_end(mut broker: Stream) {
     const PATIENCE: Duration = Duration::from_millis(500);
-    let mut rest = [0; 1024];
-    let reading = async { while matches!(broker.read(&mut rest).await, Ok(count) if count > 0) {} };
-    drop(timeout(PATIENCE, reading).await);
+    drop(timeout(PATIENCE, read_away(&mut broker)).await);
 }

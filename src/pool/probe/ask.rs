@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::{ProbeFailure, http};
@@ -13,7 +13,7 @@ use crate::mqtt::Version;
 use crate::pool::attempt::{Reading, send};
 use crate::pool::health::Sign;
 use crate::pool::{Broker, Pool, connect};
-use crate::stream::Stream;
+use crate::stream::{Stream, read_away};
 use crate::telemetry::Counters;
 
 /// A CONNACK that is longer is none.
@@ -72,8 +72,7 @@ async fn say_goodbye(mut stream: Stream, broker: &Broker) {
     let leaving = async {
         if send(&mut stream, &DISCONNECT, broker).await.is_ok() {
             // The broker closes first, and keeps the TIME_WAIT.
-            let mut rest = [0; 64];
-            while matches!(stream.read(&mut rest).await, Ok(count) if count > 0) {}
+            drop(read_away(&mut stream).await);
         }
     };
     drop(timeout(PATIENCE, leaving).await);
