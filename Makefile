@@ -42,7 +42,7 @@ deny: $(DENY) ## licences, banned crates, unknown sources: needs no network
 	$(DENY) --locked --manifest-path bench/Cargo.toml --config deny.toml check licenses bans sources
 
 # Instructions are the same on a busy machine, so a rise of 5 % is a rise. Builds the bench profile, which is that of a release.
-guard:        ## instructions for a packet, a frame, a choice: no more than benches/instructions.txt
+guard:        ## instructions for a packet, a frame, a choice, and the bytes of the program: no more than benches/instructions.txt
 	tests/install.sh valgrind:valgrind
 	cargo bench --locked --bench instructions -- check
 
