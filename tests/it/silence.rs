@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use crate::support::PATIENCE;
 use crate::support::broker::Broker;
-use crate::support::client::{Client, tls};
-use crate::support::gateway::{Gateway, site};
-use crate::support::packets;
+use crate::support::client::{Client, tls, tls_to};
+use crate::support::gateway::{Gateway, pool_of, site};
+use crate::support::program::Program;
 use crate::support::raw_http::{Request, rest};
+use crate::support::{PATIENCE, frames, packets};
 
 /// Long enough that an honest handshake on a busy machine is done before, far below every default.
 const DEADLINE: Duration = Duration::from_millis(700);
@@ -277,4 +277,33 @@ async fn a_client_that_ignores_the_goodbye_is_left() {
         .await;
     // Only now: dropped earlier, it would have been the client that left.
     drop(stream);
+}
+
+/// A virtual machine that was moved, a container without processor time: a client that owes one answer is asked again.
+#[tokio::test]
+async fn a_client_without_keepalive_outlives_that_the_gateway_was_held_up() {
+    const PING_EVERY: Duration = Duration::from_secs(1);
+    let broker = Broker::start().await;
+    let program = Program::run(&format!(
+        "{}timeouts: {{ ping: 1s }}\n",
+        pool_of(&[broker.mqtt_url()])
+    ))
+    .await;
+    let stream = tls_to(program.address(0), &program.authority.ca).await;
+    let mut client = Client::over(stream).await;
+    client.send(&packets::connect("c1", 0)).await;
+    let mut session = broker.welcome().await;
+    assert_eq!(client.receive().await, packets::connack(0));
+    let stream = client.socket.get_mut();
+    assert_eq!(frames::read(stream).await.opcode, frames::PING);
+    program.process.signal("STOP");
+    sleep(PING_EVERY * 7 / 2).await;
+    program.process.signal("CONT");
+    let ping = frames::read(stream).await;
+    assert_eq!(ping.opcode, frames::PING);
+    let pong = frames::masked(frames::FIN | frames::PONG, &ping.payload);
+    stream.write_all(&pong).await.unwrap();
+    stream.flush().await.unwrap();
+    client.send(&packets::PINGREQ).await;
+    assert_eq!(session.receive().await, packets::PINGREQ);
 }

@@ -66,9 +66,9 @@ impl Side {
 #[derive(Debug)]
 pub(super) struct Course {
     pub(super) rules: Rules,
-    /// When the client last sent a byte.
-    pub(super) heard: Instant,
-    /// WebSocket pings since then.
+    /// Silence counts from here: the client's last byte, or the last ping that it was sent.
+    pub(super) quiet_since: Instant,
+    /// WebSocket pings since its last byte.
     pub(super) pings: u8,
     /// The client said DISCONNECT: when the broker has it, the session is over.
     pub(super) leaving: bool,
@@ -84,7 +84,7 @@ impl Course {
         let refused = connack.filter(|connack| connack.code != 0);
         Self {
             rules,
-            heard: Instant::now(),
+            quiet_since: Instant::now(),
             pings: 0,
             leaving: false,
             connected: connack.is_some_and(|connack| connack.code == 0),

@@ -102,7 +102,7 @@ impl Relay {
             broker,
             up,
             down,
-            timer: Box::pin(sleep_until(course.heard + silence)),
+            timer: Box::pin(sleep_until(course.quiet_since + silence)),
             course,
             _seat: seat,
         }
@@ -213,7 +213,7 @@ impl Relay {
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Err(from.ended()),
                 Poll::Ready(Ok(())) => {
                     if from == Side::Client {
-                        course.heard = Instant::now();
+                        course.quiet_since = Instant::now();
                         course.pings = 0;
                     }
                     let count = buffer.filled().len();
@@ -274,13 +274,13 @@ impl Relay {
             if self.course.pings >= UNANSWERED {
                 return Poll::Ready(Reason::PingTimeout);
             }
-            if self.down.translator.owes() {
-                // The last one still waits for the end of a long frame: nothing was asked that could be answered.
-                self.course.heard = now;
-            } else {
+            // The last one may still wait for the end of a long frame: then nothing was asked that could be answered.
+            if !self.down.translator.owes() {
                 self.course.pings += 1;
                 self.down.translator.owe(Opcode::Ping, Vec::new());
             }
+            // However late we are: who is asked has the whole time to answer.
+            self.course.quiet_since = now;
             self.timer
                 .as_mut()
                 .reset(now + self.course.rules.timeouts.ping);
@@ -300,11 +300,8 @@ impl Relay {
         let silence = match (self.course.rules.idle, self.up.outbox.stalled_since()) {
             // While the broker takes nothing the client is not read: its silence is ours.
             (_, Some(since)) => since + write,
-            (Some(idle), None) => self.course.heard + idle,
-            (None, None) => {
-                self.course.heard
-                    + self.course.rules.timeouts.ping * (u32::from(self.course.pings) + 1)
-            }
+            (Some(idle), None) => self.course.quiet_since + idle,
+            (None, None) => self.course.quiet_since + self.course.rules.timeouts.ping,
         };
         stall.map_or(silence, |stall| stall.min(silence))
     }
