@@ -122,17 +122,15 @@ async fn two_thousand_sessions_at_two_hundred_a_second_take_ten_seconds_evenly()
         times.push(at);
     }
     times.sort();
-    let took = (times[SESSIONS - 1] - times[0]).as_secs_f64();
-    assert!((9.5..10.5).contains(&took), "it took {took} s");
-    let mut by_second = [0; 10];
-    for at in &times {
-        let second = (*at - times[0]).as_secs();
-        by_second[usize::try_from(second).unwrap().min(9)] += 1;
-    }
-    let even = by_second
-        .iter()
-        .all(|count| (RATE * 9 / 10..=RATE * 11 / 10).contains(count));
-    assert!(even, "{by_second:?}");
+    // Each at its time: a second in which more were asked than in another would shift all that follow.
+    let early_or_late = times.iter().enumerate().map(|(turn, at)| {
+        let due = turn as f64 / RATE as f64;
+        (*at - times[0]).as_secs_f64() - due
+    });
+    let (earliest, latest) = early_or_late.fold((f64::MAX, f64::MIN), |(least, most), off| {
+        (least.min(off), most.max(off))
+    });
+    assert!(latest - earliest < 0.5, "from {earliest} s to {latest} s");
     let finished = program.process.finish(PATIENCE).await;
     assert!(
         finished.stderr.contains("drained asked=2000 cut=0"),

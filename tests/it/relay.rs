@@ -463,7 +463,7 @@ async fn without_keepalive_two_unanswered_pings_end_the_session() {
 
 #[tokio::test]
 async fn without_keepalive_a_client_that_answers_pings_stays() {
-    let (gateway, mut client, mut session) = keepalive(0, "ping: 100ms").await;
+    let (gateway, mut client, mut session) = keepalive(0, "ping: 500ms").await;
     let stream = client.socket.get_mut();
     for _ in 0..6 {
         let ping = frames::read(stream).await;
