@@ -62,7 +62,7 @@ pub(super) struct Watcher {
     signs: Option<Signs>,
     files: Vec<PathBuf>,
     seen: Contents,
-    /// A sign came that was not looked into yet.
+    /// They are to be looked at: a sign came, or one may have been missed.
     dirty: bool,
 }
 
@@ -85,6 +85,8 @@ impl Watcher {
         self.files = seen.iter().map(|(path, _)| path.clone()).collect();
         self.seen = seen;
         self.watch_folders();
+        // What changed after it was read and before its folder was watched gave no sign.
+        self.dirty = true;
     }
 
     /// Adding a folder a second time changes nothing; one that is gone needs no removal.
@@ -215,6 +217,8 @@ mod tests {
     fn following(files: &[PathBuf]) -> Watcher {
         let mut watcher = Watcher::new();
         watcher.follow(contents(files.to_vec()));
+        // It has looked; from here on signs must do.
+        watcher.dirty = false;
         watcher
     }
 
@@ -270,6 +274,18 @@ mod tests {
         assert!(notices(&mut watcher).await, "a link to a folder");
         fs::write(at("archive/cert2.pem"), "2, written over").unwrap();
         assert!(notices(&mut watcher).await, "the file behind the link");
+    }
+
+    #[tokio::test]
+    async fn what_changed_before_its_folder_was_watched_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a");
+        let read = contents(vec![file.clone()]);
+        fs::write(&file, "just now").unwrap();
+        let mut watcher = Watcher::new();
+        watcher.follow(read);
+        assert!(notices(&mut watcher).await);
+        assert!(timeout(AT_MOST * 2, watcher.changed()).await.is_err());
     }
 
     #[tokio::test]
