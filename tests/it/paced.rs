@@ -122,7 +122,7 @@ async fn two_thousand_sessions_at_two_hundred_a_second_take_ten_seconds_evenly()
         times.push(at);
     }
     times.sort();
-    // Each at its time: a second in which more were asked than in another would shift all that follow.
+    // Each at its time: a wrong rate drifts away from it, and a burst each second would be a second off.
     let early_or_late = times.iter().enumerate().map(|(turn, at)| {
         let due = turn as f64 / RATE as f64;
         (*at - times[0]).as_secs_f64() - due
@@ -130,7 +130,7 @@ async fn two_thousand_sessions_at_two_hundred_a_second_take_ten_seconds_evenly()
     let (earliest, latest) = early_or_late.fold((f64::MAX, f64::MIN), |(least, most), off| {
         (least.min(off), most.max(off))
     });
-    assert!(latest - earliest < 0.5, "from {earliest} s to {latest} s");
+    assert!(latest - earliest < 0.8, "from {earliest} s to {latest} s");
     let finished = program.process.finish(PATIENCE).await;
     assert!(
         finished.stderr.contains("drained asked=2000 cut=0"),

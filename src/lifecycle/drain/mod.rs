@@ -4,8 +4,6 @@
 //! INVARIANT: nothing that serves a client runs outside the tracker; `clippy.toml` forbids `tokio::spawn` elsewhere.
 
 mod members;
-#[cfg(test)]
-mod tests;
 mod turns;
 
 use std::future::Future;
@@ -241,3 +239,6 @@ impl Drain {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

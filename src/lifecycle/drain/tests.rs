@@ -1,3 +1,5 @@
+//! A drain with its clock in hand: rate, order, groups, ages, the cut at the end.
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
