@@ -478,6 +478,26 @@ async fn without_keepalive_a_client_that_answers_pings_stays() {
     assert_eq!(ended, 0.0);
 }
 
+/// It closes with bytes unread, so that our next write fails: what it said stands before that.
+#[tokio::test]
+async fn the_last_words_of_a_broker_that_takes_no_more_reach_the_client() {
+    const QUOTA_EXCEEDED: [u8; 4] = [0xe0, 2, 0x97, 0];
+    for _ in 0..10 {
+        let (_gateway, mut client, mut session) = tcp_v5("").await;
+        let publish = packets::publish("t", &vec![7; 2 << 20]);
+        let frame = frames::masked(FIN | BINARY, &publish);
+        let publishing = client.send_raw(&frame);
+        let broker = async {
+            session.stream.read_exact(&mut [0; 4096]).await.unwrap();
+            session.stream.write_all(&QUOTA_EXCEEDED).await.unwrap();
+            drop(session);
+        };
+        tokio::join!(publishing, broker);
+        let closed = client.closed().await;
+        assert_eq!(closed.packets, [QUOTA_EXCEEDED]);
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_vanishes_is_made_to_vanish_at_the_broker() {
     for reset in [false, true] {

@@ -72,6 +72,8 @@ pub(super) struct Course {
     pub(super) pings: u8,
     /// The client said DISCONNECT: when the broker has it, the session is over.
     pub(super) leaving: bool,
+    /// A write to the broker failed: what it said before is read, and then it is over.
+    pub(super) takes_no_more: bool,
     /// CONNACK said yes.
     connected: bool,
     /// What the broker said of the end, before it closes.
@@ -87,6 +89,7 @@ impl Course {
             quiet_since: Instant::now(),
             pings: 0,
             leaving: false,
+            takes_no_more: false,
             connected: connack.is_some_and(|connack| connack.code == 0),
             told: refused.map(|connack| Told::Refused(connack.code)),
         }

@@ -12,6 +12,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 pub(super) use self::course::Rules;
@@ -140,10 +141,25 @@ impl Relay {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
         let moved = SCRATCH.with_borrow_mut(|scratch| {
+            if self.course.takes_no_more {
+                while self.step(Side::Broker, scratch, cx)? {}
+                return Err(Reason::BrokerClosed);
+            }
             // A side that waits for its socket is asked once in a turn: its waker is there. A side that moved is asked again.
             let (mut up, mut down) = (true, true);
             loop {
-                up = up && self.step(Side::Client, scratch, cx)?;
+                up = up
+                    && match self.step(Side::Client, scratch, cx) {
+                        // It has often said why, and closed with our bytes unread. That it did the thread hears when it has
+                        // looked at its sockets again.
+                        Err(Reason::BrokerClosed) if !self.course.leaving => {
+                            self.course.takes_no_more = true;
+                            let looked = pin!(yield_now()).poll(cx);
+                            debug_assert!(looked.is_pending());
+                            return Ok(());
+                        }
+                        moved => moved?,
+                    };
                 // A client that said DISCONNECT hears no more: all that is left is that the broker hears of it.
                 if self.course.leaving {
                     if self.up.outbox.is_sent() {
