@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 use super::exchange::Alarm;
@@ -116,6 +117,7 @@ pub(in crate::gateway) async fn run<H>(start: Box<Start>, held: H) {
         down: Lane::new(answered.into()),
         frames: Frames::default(),
         write: snapshot.timeouts.write,
+        takes_no_more: false,
         ended: None,
         alarm: None,
     };
@@ -135,9 +137,14 @@ pub(in crate::gateway) async fn run<H>(start: Box<Start>, held: H) {
         );
     }
     drop(web_socket);
-    if end == End::Drained {
-        let code = gateway.snapshot.load().drain.close_code;
-        Box::pin(tunnel.say_goodbye(code)).await;
+    let code = match end {
+        End::Drained => Some(Some(gateway.snapshot.load().drain.close_code)),
+        // A client that still sends would be reset, and lose what the application said last.
+        End::Application if !tunnel.down.closed => Some(None),
+        _ => None,
+    };
+    if let Some(code) = code {
+        Box::pin(tunnel.say_goodbye(code, &drain)).await;
     }
     drop((permit, held));
 }
@@ -215,6 +222,8 @@ struct Tunnel {
     frames: Frames,
     /// `timeouts.write`
     write: Duration,
+    /// A write to the application failed: what it said before is read, and then it is over.
+    takes_no_more: bool,
     /// Who ended its side first, and when.
     ended: Option<(Instant, End)>,
     /// Made when there is something to wait for.
@@ -245,19 +254,29 @@ impl Tunnel {
         self.frames.at_boundary() && self.down.outbox.is_empty()
     }
 
-    /// Tells the client, and waits a moment for its own closing.
-    async fn say_goodbye(&mut self, code: u16) {
-        let mut frame = Vec::new();
-        if self.frames.may_close() {
-            close(&mut frame, code.into(), "", None);
+    /// Tells the client, with a Close of ours if one is due, and waits a moment for its own closing.
+    async fn say_goodbye(&mut self, code: Option<u16>, drain: &Drain) {
+        let mut last = self.down.outbox.take();
+        if let Some(code) = code
+            && self.frames.may_close()
+        {
+            close(&mut last, code.into(), "", None);
         }
         let client = &mut self.client;
         let farewell = async {
-            client.end_with(&frame).await?;
+            client.end_with(&last).await?;
             read_away(client).await
         };
-        if let Ok(Err(error)) = timeout(GOODBYE, farewell).await {
-            tracing::trace!(%error, "the client left before the goodbye");
+        let farewell = async {
+            if let Ok(Err(error)) = timeout(GOODBYE, farewell).await {
+                tracing::trace!(%error, "the client left before the goodbye");
+            }
+        };
+        // CANCEL: a cut waits for nobody.
+        tokio::select! {
+            biased;
+            () = farewell => {}
+            () = drain.cut() => {}
         }
     }
 
@@ -290,15 +309,27 @@ impl Tunnel {
             up,
             down,
             frames,
+            takes_no_more,
             ..
         } = self;
         loop {
-            let up = up.step(client, application, scratch, |_| {}, cx);
+            let up = match *takes_no_more {
+                true => Ok(false),
+                false => up.step(client, application, scratch, |_| {}, cx),
+            };
             let walk = |bytes: &[u8]| frames.walk(bytes);
             let down = down.step(application, client, scratch, walk, cx);
             match (up, down) {
                 (Err(Side::Near), _) | (_, Err(Side::Far)) => return Err(End::Client),
-                (Err(Side::Far), _) | (_, Err(Side::Near)) => return Err(End::Application),
+                (_, Err(Side::Near)) => return Err(End::Application),
+                (Err(Side::Far), Ok(_)) => {
+                    // What it said before it closed the thread hears of when it has looked at its sockets again.
+                    *takes_no_more = true;
+                    let looked = pin!(yield_now()).poll(cx);
+                    debug_assert!(looked.is_pending());
+                    return Ok(());
+                }
+                (Ok(false), Ok(false)) if *takes_no_more => return Err(End::Application),
                 (Ok(false), Ok(false)) => return Ok(()),
                 (Ok(_), Ok(_)) => {}
             }

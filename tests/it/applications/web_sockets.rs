@@ -256,6 +256,32 @@ async fn a_side_that_takes_nothing_holds_up_the_other_and_is_ended() {
     }
 }
 
+/// It closes with bytes unread, so that our next write fails: what it said stands before that, and no reset behind it.
+#[tokio::test]
+async fn the_last_words_of_an_application_that_takes_no_more_reach_the_client() {
+    let application = Scripted::start().await;
+    let gateway = Gateway::start(&application.route()).await;
+    for _ in 0..10 {
+        let mut client = tls(&gateway).await;
+        client
+            .write_all(Request::upgrade("/api").text().as_bytes())
+            .await
+            .unwrap();
+        let (mut connection, _) = accept(&application, "").await;
+        assert_eq!(Answer::read(&mut client, false).await.status, 101);
+        let much = vec![b'x'; 1 << 20];
+        let last = async {
+            connection.read(4096).await;
+            connection.say("last words").await;
+            drop(connection);
+        };
+        tokio::join!(last, client.write_all(&much)).1.unwrap();
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).await.unwrap();
+        assert_eq!(said, b"last words");
+    }
+}
+
 #[tokio::test]
 async fn a_drain_ends_them_in_their_turn_behind_the_frame_in_hand() {
     let application = Scripted::start().await;
