@@ -24,12 +24,25 @@ use crate::telemetry::metrics::{ByBroker, ByBrokerState, ByPool, Name};
 /// By pool and broker.
 type States = HashMap<(Name, Name), Weak<State>>;
 
+/// By pool and name of the broker in the configuration.
+type LostByName = HashMap<(Name, Name), Vec<Lost>>;
+
 /// Every broker that a snapshot or a session knows.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
     states: Arc<Mutex<States>>,
     /// What name servers last said. As many as there are names in the configurations that were in force.
     answers: Arc<Mutex<HashMap<Question, Vec<Endpoint>>>>,
+    /// Brokers that the last answer lacked, by pool and name: a reload between two answers forgets none.
+    lost: Arc<Mutex<LostByName>>,
+}
+
+/// A broker that a name server has left out.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) label: Name,
+    /// Its sessions.
+    pub(super) group: Group,
 }
 
 impl Registry {
@@ -50,6 +63,24 @@ impl Registry {
     pub(super) fn answer(&self, question: &Question) -> Vec<Endpoint> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.get(question).cloned().unwrap_or_default()
+    }
+
+    /// Those that the last answer lacked, once.
+    pub(super) fn take_lost(&self, pool: &Name, origin: &Name) -> Vec<Lost> {
+        let key = (Arc::clone(pool), Arc::clone(origin));
+        self.lost().remove(&key).unwrap_or_default()
+    }
+
+    /// At most as many as one answer may name.
+    pub(super) fn lose(&self, pool: &Name, origin: &Name, lost: Vec<Lost>) {
+        if !lost.is_empty() {
+            let key = (Arc::clone(pool), Arc::clone(origin));
+            self.lost().insert(key, lost);
+        }
+    }
+
+    fn lost(&self) -> MutexGuard<'_, LostByName> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn remember(&self, question: &Question, endpoints: &[Endpoint]) {

@@ -8,10 +8,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::support::client::{Client, tcp_from, tls_over};
+use crate::support::client::{Client, tcp_from, tls_over, tls_to};
 use crate::support::crowd::{Crowd, Manners};
 use crate::support::dns::{NameServer, Saying, at, loopback};
 use crate::support::gateway::Gateway;
+use crate::support::program::Program;
 use crate::support::{PATIENCE, eventually, packets};
 
 const NAME: &str = "brokers.test";
@@ -173,6 +174,53 @@ async fn sessions_of_a_removed_address_leave_at_the_pace_of_the_drain_if_asked()
     let _more = connect(&gateway, 12..14).await;
     asked_again(&dns, 3).await;
     assert_eq!(gateway.metric("tidegate_sessions", &[]).await, 8.0);
+}
+
+/// A deployment that is scaled down, with its configuration in the same moment.
+#[tokio::test]
+async fn an_address_that_was_lost_before_a_reload_is_drained_after_it() {
+    let [a, _b] = brokers::<2>().await;
+    let dns = NameServer::start(0).await;
+    dns.say(NAME, addresses(&[2]));
+    // Once every ten minutes, and after a reload.
+    let yaml = |more: &str| {
+        format!(
+            "routes: [{{ path: /mqtt, pool: p }}]\nwatch: false\n{more}\
+             dns: {{ servers: [\"{}\"], shortest: 10m, longest: 20m }}\n\
+             pools: {{ p: {{ on_removed: drain, {} }} }}\n",
+            dns.address(),
+            by_name(a.port())
+        )
+    };
+    let program = Program::run(&yaml("")).await;
+    let found = async |count: f64| {
+        let metric = "tidegate_broker_addresses";
+        program.admin.metric_becomes(metric, &[], count).await;
+    };
+    found(1.0).await;
+    let stream = tls_to(program.address(0), &program.authority.ca).await;
+    let mut client = Client::over(stream).await;
+    client.send(&packets::connect("c", 60)).await;
+    assert_eq!(client.receive().await, packets::connack(0));
+    dns.say(NAME, addresses(&[3]));
+    for (number, more) in [
+        "limits: { connections: 70 }\n",
+        "limits: { connections: 80 }\n",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let before = dns.asked(NAME).len();
+        program.rewrite(&yaml(more));
+        assert_eq!(program.ask(&["reload"]).await.status.code(), Some(0));
+        assert!(eventually(async || dns.asked(NAME).len() > before).await);
+        if number == 0 {
+            program.tells(&["brokers found", "removed=1"]).await;
+            client.send(&packets::PINGREQ).await;
+            assert_eq!(client.receive().await, packets::PINGRESP);
+        }
+    }
+    assert_eq!(client.closed().await.code, 1001);
 }
 
 /// A pod that is not ready for a moment.

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::state::Lost;
 use super::{Broker, Members, Pool, Registry};
 use crate::config::model::{self, Dns, Lookup, OnRemoved};
 use crate::lifecycle::Drain;
@@ -84,8 +85,6 @@ struct Name {
 struct Gone {
     broker: Arc<Broker>,
     since: Instant,
-    /// Its sessions were asked to leave.
-    asked: bool,
 }
 
 /// Resolves the names of a snapshot's pools until it is dropped; ends never. Waits for no answer before it starts.
@@ -179,20 +178,19 @@ impl Name {
         answer.ttl
     }
 
-    /// Those that an earlier answer lacked, and this one too: one may lack an address by accident, as when a pod is not ready
+    /// Those that the last answer lacked, and this one too: one may lack an address by accident, as when a pod is not ready
     /// for a moment.
-    fn drain_gone(&mut self, brokers: &[Arc<Broker>]) {
+    fn drain_gone(&self, brokers: &[Arc<Broker>]) {
         let members = self.pool.members();
-        for gone in &mut self.gone {
+        let origin = &self.pool.origins[self.at];
+        for lost in self.registry.take_lost(&origin.pool, &origin.label) {
             // Another name of the pool may have it too.
             let mut left = members.brokers.iter().chain(brokers);
-            let is_left = left.any(|other| other.label == gone.broker.label);
-            if !gone.asked && !is_left {
-                gone.asked = true;
-                let sessions = self.drain.ask_group(gone.broker.group());
+            if !left.any(|other| other.label == lost.label) {
+                let sessions = self.drain.ask_group(&lost.group);
                 tracing::info!(
                     pool = &*self.pool.name,
-                    broker = &*gone.broker.label,
+                    broker = &*lost.label,
                     sessions,
                     "the broker's name has lost this address: its sessions are drained (on_removed)"
                 );
@@ -231,10 +229,16 @@ impl Name {
             removed = removed.len(),
             "brokers found"
         );
+        let lost = removed.iter().map(|broker| Lost {
+            label: Arc::clone(&broker.label),
+            group: broker.group().clone(),
+        });
+        let origin = &self.pool.origins[self.at];
+        self.registry
+            .lose(&origin.pool, &origin.label, lost.collect());
         self.gone.extend(removed.into_iter().map(|broker| Gone {
             broker: Arc::clone(broker),
             since: now,
-            asked: false,
         }));
         let excess = self.gone.len().saturating_sub(2 * MOST);
         self.gone.drain(..excess);
