@@ -9,20 +9,18 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::model::{self, Config};
 use crate::config::{Place, Problem};
-use crate::lifecycle::inherited::Inherited;
+use crate::lifecycle::inherited::{Door, Inherited};
 use crate::stream::tune_clients;
 
 /// Connections that wait to be accepted; the kernel cuts it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
-type Bound<'a> = (&'a model::Listener, SocketAddr, Vec<TcpListener>);
+type Bound<'a> = (&'a model::Listener, SocketAddr, Vec<Door>);
 
 /// The sockets of one configuration.
 pub(super) struct AllBound<'a> {
     pub(super) listeners: Vec<Bound<'a>>,
-    pub(super) admin: Option<TcpListener>,
-    /// Some listener has sockets that were passed.
-    pub(super) passed: bool,
+    pub(super) admin: Option<Door>,
 }
 
 /// Takes the sockets that were passed, and binds the others. Answers all problems.
@@ -32,17 +30,19 @@ pub(super) fn bind_all<'a>(
 ) -> Result<AllBound<'a>, Vec<Problem>> {
     let mut listeners = Vec::new();
     let mut unbound = Vec::new();
-    let mut any_passed = false;
     for listener in &config.listeners {
         let passed = inherited.listeners(&listener.name, listener.address);
-        let passed_address = passed.first().and_then(|socket| socket.local_addr().ok());
+        let first = passed.first();
+        let passed_address = first.and_then(|door| door.socket.local_addr().ok());
         if let Some(address) = passed_address {
-            any_passed = true;
             listeners.push((listener, address, passed));
             continue;
         }
         match bind(listener.address, config.workers.get()) {
-            Ok((address, sockets)) => listeners.push((listener, address, sockets)),
+            Ok((address, sockets)) => {
+                let doors = sockets.into_iter().map(Door::own);
+                listeners.push((listener, address, doors.collect()));
+            }
             Err(error) => {
                 unbound.push(problem(&listener.place, listener.address, &error));
             }
@@ -56,19 +56,15 @@ pub(super) fn bind_all<'a>(
             .ok()
     });
     match unbound.is_empty() {
-        true => Ok(AllBound {
-            listeners,
-            admin,
-            passed: any_passed,
-        }),
+        true => Ok(AllBound { listeners, admin }),
         false => Err(unbound),
     }
 }
 
-fn bind_admin(admin: &model::Admin) -> io::Result<TcpListener> {
+fn bind_admin(admin: &model::Admin) -> io::Result<Door> {
     let listener = TcpListener::bind(admin.address)?;
     listener.set_nonblocking(true)?;
-    Ok(listener)
+    Ok(Door::own(listener))
 }
 
 /// Binds `shares` sockets. With port 0 all get the port that the first one was given; it is in the answered address.
@@ -141,13 +137,13 @@ pub(super) fn share(
 /// holds goes on queueing.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Doors {
-    sockets: Arc<Mutex<Vec<TcpListener>>>,
+    doors: Arc<Mutex<Vec<Door>>>,
 }
 
 impl Doors {
-    pub(super) fn keep(&self, socket: &TcpListener) -> io::Result<()> {
-        let socket = socket.try_clone()?;
-        self.lock().push(socket);
+    pub(super) fn keep(&self, door: &Door) -> io::Result<()> {
+        let door = door.try_clone()?;
+        self.lock().push(door);
         Ok(())
     }
 
@@ -155,8 +151,8 @@ impl Doors {
         self.lock().clear();
     }
 
-    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Vec<TcpListener>> {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Door>> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -29,7 +29,7 @@ use crate::config::model::{Config, Speaks};
 use crate::config::{Problem, Source};
 use crate::gateway::admission::Admission;
 use crate::gateway::{Gateway, ListenerContext, Snapshot};
-use crate::lifecycle::inherited::{Inherited, Ready};
+use crate::lifecycle::inherited::{Door, Holder, Inherited, Ready};
 use crate::lifecycle::signals::Stop;
 use crate::lifecycle::{BlockReady, Drain, Ended, Readiness, Supervisor};
 use crate::pool::Registry;
@@ -59,14 +59,12 @@ pub struct App {
     config: Config,
     gateway: Arc<Gateway>,
     status: Arc<Status>,
-    listeners: Vec<(Arc<ListenerContext>, Vec<std::net::TcpListener>)>,
-    admin: Option<std::net::TcpListener>,
+    listeners: Vec<(Arc<ListenerContext>, Vec<Door>)>,
+    admin: Option<Door>,
     starting: BlockReady,
     commands: Commands,
     commanded: Commanded,
     launch: Launch,
-    /// Whoever started the process holds sockets of its listeners, which queue when it has ended.
-    sockets_live_on: bool,
     read: watch::Contents,
     plan: Plan,
     /// What the operator should hear about files.
@@ -99,8 +97,10 @@ impl App {
         let mut warnings = acme::prepare(&config, acme::Access::Make)
             .map_err(|problem| StartError::Problems(vec![problem]))?;
         let plan = Plan::of(&config);
-        let built =
-            Snapshot::build(&config, &metrics, &brokers, &tickets).map_err(StartError::Problems)?;
+        let drain = Drain::default();
+        drain.set_rate(config.drain.rate);
+        let built = Snapshot::build(&config, &metrics, &brokers, &tickets, &drain)
+            .map_err(StartError::Problems)?;
         warnings.extend(built.warnings);
         metrics.control.in_force(1);
         let bound = listen::bind_all(&config, &mut launch.inherited).map_err(StartError::Listen)?;
@@ -131,8 +131,6 @@ impl App {
             .collect();
         let readiness = Readiness::default();
         let starting = readiness.block("start");
-        let drain = Drain::default();
-        drain.set_rate(config.drain.rate);
         let (commands, commanded) = Commands::new(drain.clone());
         let gateway = Arc::new(Gateway {
             snapshot: ArcSwap::from_pointee(built.snapshot),
@@ -166,7 +164,6 @@ impl App {
             commands,
             commanded,
             launch,
-            sockets_live_on: bound.passed,
             read,
             plan,
             warnings,
@@ -184,7 +181,7 @@ impl App {
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
             .as_ref()
-            .and_then(|admin| admin.local_addr().ok())
+            .and_then(|admin| admin.socket.local_addr().ok())
     }
 
     pub fn gateway(&self) -> &Arc<Gateway> {
@@ -205,6 +202,7 @@ impl App {
     ) -> Result<Ended, StartError> {
         let finished = CancellationToken::new();
         let doors = Doors::default();
+        let sockets_live_on = self.are_sockets_held();
         let workers = self.start_workers(&doors, &finished).await?;
         drop(self.starting);
         let supervisor = Arc::new(self.launch.supervisor);
@@ -219,7 +217,8 @@ impl App {
         let handed_over = CancellationToken::new();
         let admin_door = self.admin.as_ref().and_then(|admin| admin.try_clone().ok());
         let desk = Desk::default();
-        let serving = desk.serve(self.admin, Arc::clone(&self.status), self.commands);
+        let admin = self.admin.map(|admin| admin.socket);
+        let serving = desk.serve(admin, Arc::clone(&self.status), self.commands);
         let snapshot = self.gateway.snapshot.load_full();
         let (in_force, following) = channel::channel(InForce {
             pools: snapshot.routes.pools_and_servers(),
@@ -264,7 +263,7 @@ impl App {
             supervisor: &supervisor,
             doors: &doors,
             handed_over: &handed_over,
-            sockets_live_on: self.sockets_live_on,
+            sockets_live_on,
             desk: &desk,
             phase,
         };
@@ -290,6 +289,12 @@ impl App {
         Ok(ended)
     }
 
+    /// A supervisor holds sockets of the listeners: they queue when this process has ended.
+    fn are_sockets_held(&self) -> bool {
+        let mut doors = self.listeners.iter().flat_map(|(_, doors)| doors);
+        doors.any(|door| matches!(door.holder, Holder::Supervisor(_)))
+    }
+
     /// Each worker gets one socket of each listener, or what `listen::share` makes of those that were passed. Answers when
     /// all of them accept.
     async fn start_workers(
@@ -299,10 +304,11 @@ impl App {
     ) -> Result<Vec<Worker>, StartError> {
         let count = self.config.workers.get();
         let mut shares: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
-        for (context, sockets) in self.listeners.drain(..) {
-            for socket in &sockets {
-                doors.keep(socket).map_err(StartError::Thread)?;
+        for (context, listening) in self.listeners.drain(..) {
+            for door in &listening {
+                doors.keep(door).map_err(StartError::Thread)?;
             }
+            let sockets = listening.into_iter().map(|door| door.socket).collect();
             let sockets = listen::share(sockets, count).map_err(StartError::Thread)?;
             for (share, sockets) in shares.iter_mut().zip(sockets) {
                 let sockets = sockets.into_iter();

@@ -83,6 +83,9 @@ impl Reloader {
         loop {
             // CANCEL: `recv` loses nothing, `changed` may be called again, `cancelled` only waits.
             tokio::select! {
+                biased;
+                // First: another upgrade that was asked for meanwhile would start a second successor.
+                () = handed_over.cancelled() => break,
                 Some(command) = commands.recv() => match command {
                     Command::Reload(answer) => {
                         let (reloaded, seen) = self.reload().await;
@@ -96,7 +99,6 @@ impl Reloader {
                     watcher.follow(seen);
                 }
                 Some(answer) = take_overs.recv() => drop(answer.send(self.show_stored().await)),
-                () = handed_over.cancelled() => break,
             }
         }
         // Whoever asks now hears that nobody is there.
@@ -207,6 +209,8 @@ impl Reloader {
         if new.drain.rate != self.config.drain.rate {
             self.gateway.drain.set_rate(new.drain.rate);
         }
+        // Nobody probes and resolves its brokers any more, and its routes are not what the operator wants.
+        old.over.cancel();
         let (before, after) = (
             old.routes.pools_and_servers(),
             new.routes.pools_and_servers(),
@@ -327,14 +331,13 @@ fn read(
     source: Option<Source>,
     known: Vec<PathBuf>,
 ) -> Result<Next, Refusal> {
+    // Before they are read: what changes in between is found to be different.
+    let seen = contents(known);
     let loaded = match source {
         Some(source) => match config::load(&source.file) {
             Ok(loaded) => changes::in_running_order(old, loaded),
             // What it names is not known: the files that are in force stand for it.
-            Err(problems) => {
-                let seen = contents(known);
-                return Err(Refusal { problems, seen });
-            }
+            Err(problems) => return Err(Refusal { problems, seen }),
         },
         None => Loaded {
             config: old.clone(),
@@ -347,7 +350,6 @@ fn read(
     };
     let has_file = !loaded.source.text.is_empty();
     let from = has_file.then(|| loaded.source.clone());
-    // Before they are read: what changes in between is found to be different.
     let read = contents(changes::files(&loaded.config, from.as_ref()));
     let mut problems = changes::unmovable(old, &loaded.config);
     let prepared = acme::prepare(&loaded.config, acme::Access::Make);
@@ -385,7 +387,7 @@ fn read(
 
 fn build(gateway: &Gateway, config: &Config) -> Result<Built, Vec<Problem>> {
     let (metrics, brokers) = (&gateway.metrics, &gateway.brokers);
-    Snapshot::build(config, metrics, brokers, &gateway.tickets)
+    Snapshot::build(config, metrics, brokers, &gateway.tickets, &gateway.drain)
 }
 
 fn alone(file: PathBuf, problem: Problem) -> Problems {

@@ -5,7 +5,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::listen::Doors;
 use crate::admin::commands::{Phase, Upgraded};
 use crate::lifecycle::Supervisor;
-use crate::lifecycle::inherited::{READY, SOCKETS};
+use crate::lifecycle::inherited::{Door, Holder, READY, SOCKETS};
 
 /// For the new process to read its files and bind what is new: as long as systemd gives a start with few units.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -49,7 +48,7 @@ enum UpgradeError {
 /// What the new process is given.
 pub(super) struct Upgrade {
     pub(super) doors: Doors,
-    pub(super) admin: Option<TcpListener>,
+    pub(super) admin: Option<Door>,
     pub(super) supervisor: Arc<Supervisor>,
     pub(super) handed_over: CancellationToken,
     pub(super) phase: watch::Receiver<Phase>,
@@ -83,7 +82,7 @@ impl Upgrade {
             return Err(UpgradeError::FirstProcess);
         }
         let mut phase = self.phase.clone();
-        if *phase.borrow() != Phase::Serving {
+        if *phase.borrow() != Phase::Serving || self.handed_over.is_cancelled() {
             return Err(UpgradeError::Draining);
         }
         let (mut ready, mut successor) = self.start()?;
@@ -116,7 +115,10 @@ impl Upgrade {
 
     fn start(&self) -> Result<(Receiver, Successor), UpgradeError> {
         let passed = self.passed().map_err(UpgradeError::Start)?;
-        let numbers: Vec<_> = passed.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+        let words = passed
+            .iter()
+            .map(|(holder, fd)| holder.word(fd.as_raw_fd()));
+        let words: Vec<_> = words.collect();
         let start = || {
             let (reader, writer) = io::pipe()?;
             let writer = dup(&writer).map_err(io::Error::from)?;
@@ -128,7 +130,7 @@ impl Upgrade {
                 .unwrap_or_else(|| OsString::from("tidegate"));
             let child = Command::new(program)
                 .args(arguments)
-                .env(SOCKETS, numbers.join(" "))
+                .env(SOCKETS, words.join(":"))
                 .env(READY, writer.as_raw_fd().to_string())
                 // They speak of this process.
                 .env_remove("LISTEN_PID")
@@ -143,11 +145,11 @@ impl Upgrade {
     }
 
     /// Descriptors that stay open in a new process (`dup` clears the mark that closes them).
-    fn passed(&self) -> io::Result<Vec<OwnedFd>> {
+    fn passed(&self) -> io::Result<Vec<(Holder, OwnedFd)>> {
         let doors = self.doors.lock();
-        let sockets = doors.iter().chain(&self.admin);
-        sockets
-            .map(|socket| dup(socket).map_err(io::Error::from))
+        let doors = doors.iter().chain(&self.admin);
+        doors
+            .map(|door| Ok((door.holder.clone(), dup(&door.socket)?)))
             .collect()
     }
 }

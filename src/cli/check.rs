@@ -10,6 +10,7 @@ use crate::config::model::{Action, HostHeader, Listener, Pool, Speaks, Trust};
 use crate::config::networks::Networks;
 use crate::config::values::Span;
 use crate::gateway::Snapshot;
+use crate::lifecycle::Drain;
 use crate::pool::Registry;
 use crate::telemetry::Metrics;
 
@@ -43,6 +44,7 @@ pub(super) fn check(options: &Options) -> ExitCode {
         &Metrics::new(1),
         &Registry::default(),
         &Tickets::default(),
+        &Drain::default(),
     ) {
         Ok(built) => built,
         Err(problems) => {

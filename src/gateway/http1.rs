@@ -80,7 +80,7 @@ pub(super) async fn serve(
         .header_read_timeout(snapshot.timeouts.request)
         .max_buf_size(snapshot.limits.request_head.max(SMALLEST_HEAD))
         .serve_connection(TokioIo::new(stream), service);
-    let mut closing = pin!(gateway.drain.closing());
+    let mut closing = pin!(snapshot.over.cancelled());
     let (mut is_closing, mut asked_to_close) = (false, false);
     // The stream must be had back after the 101, so the connection is polled and not awaited.
     let served = poll_fn(|cx| {

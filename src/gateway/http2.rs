@@ -14,6 +14,7 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::Request;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::connection::{Arrival, Counted};
 use super::http::Requests;
@@ -74,7 +75,7 @@ async fn serve(start: Start) -> Result<(), Reason> {
         ending: None,
         timer: Box::pin(sleep_until(deadline)),
     };
-    driver.run(&drain).await
+    driver.run(&snapshot.over, &drain).await
 }
 
 /// How a connection ended that h2 ended.
@@ -107,8 +108,9 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(&mut self, drain: &Drain) -> Result<(), Reason> {
-        let mut closing = pin!(drain.closing());
+    /// `over` says when no more streams are to begin.
+    async fn run(&mut self, over: &CancellationToken, drain: &Drain) -> Result<(), Reason> {
+        let mut closing = pin!(over.cancelled());
         let mut cut = pin!(drain.cut());
         let (mut is_told, mut is_closing, mut is_cut) = (false, false, None);
         poll_fn(|cx| {
@@ -197,9 +199,8 @@ impl Driver {
             };
             let idle = self.idle_since.map(|since| since + patience);
             let ending = self.ending.as_ref().map(|(deadline, _)| *deadline);
-            // A drain does not wait for clients that have their answers.
-            let linger = if is_closing { Duration::ZERO } else { GOODBYE };
-            let closing = self.watch.closing_since().map(|since| since + linger);
+            let closing = self.watch.closing_since();
+            let closing = closing.map(|since| since + self.linger());
             let now = Instant::now();
             let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
             if is_over(ending) {
@@ -238,6 +239,15 @@ impl Driver {
             if is_over(cut) {
                 return Poll::Ready(Ok(()));
             }
+        }
+    }
+
+    /// How long the client may take to close in its turn.
+    fn linger(&self) -> Duration {
+        // A drain does not wait for clients that have their answers.
+        match self.requests.arrival.gateway.drain.is_closing() {
+            true => Duration::ZERO,
+            false => GOODBYE,
         }
     }
 

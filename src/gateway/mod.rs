@@ -41,6 +41,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ByReason;
 use admission::Admission;
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 
 /// What lives as long as the process.
 #[derive(Debug)]
@@ -84,6 +85,9 @@ pub struct Snapshot {
     pub drain: model::Drain,
     /// `None` where no listener speaks TLS.
     pub shown: Option<Shown>,
+    /// Another one is in force, or the process drains: HTTP connections end behind what they have begun. Who came before
+    /// may still ask once.
+    pub over: CancellationToken,
 }
 
 /// What holds for the clients of one listener.
@@ -110,6 +114,7 @@ impl Snapshot {
         metrics: &Metrics,
         brokers: &Registry,
         tickets: &Tickets,
+        drain: &Drain,
     ) -> Result<Built, Vec<Problem>> {
         let mut problems = Vec::new();
         let needs_tls = config
@@ -158,6 +163,7 @@ impl Snapshot {
                 log: config.log.clone(),
                 drain: config.drain.clone(),
                 shown,
+                over: drain.until_closing(),
             },
             certificates,
             warnings,

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{SockRef, Type};
 
-/// Numbers of listening sockets, for the process that takes over.
+/// Numbers of listening sockets, for the process that takes over; `NUMBER=NAME` where a supervisor holds it. Colons between
+/// them, which no name has (`LISTEN_FDNAMES`).
 pub const SOCKETS: &str = "TIDEGATE_SOCKETS";
 
 /// Number of the pipe that it says "ready" by.
@@ -23,15 +24,71 @@ const FIRST: RawFd = 3;
 /// What was passed, each to be taken once.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    sockets: Vec<Socket>,
+    sockets: Vec<Passed>,
     ready: Option<Ready>,
 }
 
+/// Who else has a listening socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    Nobody,
+    /// systemd, by this name: it queues connections when this process has ended.
+    Supervisor(String),
+}
+
+impl Holder {
+    /// The word in `SOCKETS`.
+    pub fn word(&self, number: RawFd) -> String {
+        match self {
+            Self::Nobody => number.to_string(),
+            Self::Supervisor(name) => format!("{number}={name}"),
+        }
+    }
+
+    fn of(word: &str) -> Option<(Self, RawFd)> {
+        let (number, holder) = match word.split_once('=') {
+            Some((number, name)) => (number, Self::Supervisor(name.to_owned())),
+            None => (word, Self::Nobody),
+        };
+        Some((holder, number.parse().ok()?))
+    }
+
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Supervisor(name) if !name.is_empty() => Some(name),
+            Self::Supervisor(_) | Self::Nobody => None,
+        }
+    }
+}
+
+/// A listening socket.
 #[derive(Debug)]
-struct Socket {
-    name: Option<String>,
+pub struct Door {
+    pub socket: TcpListener,
+    pub holder: Holder,
+}
+
+impl Door {
+    /// One that this process has bound.
+    pub fn own(socket: TcpListener) -> Self {
+        Self {
+            socket,
+            holder: Holder::Nobody,
+        }
+    }
+
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+            holder: self.holder.clone(),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Passed {
     address: SocketAddr,
-    socket: TcpListener,
+    door: Door,
 }
 
 /// Tells the process that started this one that it may leave.
@@ -46,14 +103,14 @@ impl Inherited {
             return Self::default();
         }
         let mut inherited = Self::default();
-        for (name, number) in passed_by_systemd().into_iter().chain(passed_by_ourselves()) {
+        for (holder, number) in passed_by_systemd().into_iter().chain(passed_by_ourselves()) {
             match listener(number) {
-                Ok((address, socket)) => inherited.sockets.push(Socket {
-                    name,
+                Ok((address, socket)) => inherited.sockets.push(Passed {
                     address,
-                    socket,
+                    door: Door { socket, holder },
                 }),
                 Err(error) => {
+                    let name = holder.name();
                     tracing::warn!(%error, number, name, "a socket that was passed is of no use");
                 }
             }
@@ -66,14 +123,14 @@ impl Inherited {
     }
 
     /// The sockets for a listener: those with its name, or those at its address.
-    pub fn listeners(&mut self, name: &str, address: SocketAddr) -> Vec<TcpListener> {
+    pub fn listeners(&mut self, name: &str, address: SocketAddr) -> Vec<Door> {
         let mut chosen = Vec::new();
         let mut others = Vec::new();
-        for socket in self.sockets.drain(..) {
-            let is_it = socket.name.as_deref() == Some(name) || socket.address == address;
+        for passed in self.sockets.drain(..) {
+            let is_it = passed.door.holder.name() == Some(name) || passed.address == address;
             match is_it {
-                true => chosen.push(socket.socket),
-                false => others.push(socket),
+                true => chosen.push(passed.door),
+                false => others.push(passed),
             }
         }
         self.sockets = others;
@@ -83,7 +140,7 @@ impl Inherited {
     /// Sockets that nobody has taken.
     pub fn rest(&self) -> impl Iterator<Item = (Option<&str>, SocketAddr)> {
         let sockets = self.sockets.iter();
-        sockets.map(|socket| (socket.name.as_deref(), socket.address))
+        sockets.map(|passed| (passed.door.holder.name(), passed.address))
     }
 
     /// Closes them.
@@ -107,7 +164,7 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn passed_by_systemd() -> Vec<(Option<String>, RawFd)> {
+fn passed_by_systemd() -> Vec<(Holder, RawFd)> {
     // Meant for this process, and not for one that started it.
     let is_ours = variable("LISTEN_PID").is_some_and(|pid| pid == std::process::id().to_string());
     let count = variable("LISTEN_FDS").filter(|_| is_ours);
@@ -115,16 +172,13 @@ fn passed_by_systemd() -> Vec<(Option<String>, RawFd)> {
     let names = variable("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':').map(str::to_owned);
     (FIRST..FIRST.saturating_add(count.clamp(0, 4096)))
-        .map(|number| (names.next().filter(|name| !name.is_empty()), number))
+        .map(|number| (Holder::Supervisor(names.next().unwrap_or_default()), number))
         .collect()
 }
 
-fn passed_by_ourselves() -> Vec<(Option<String>, RawFd)> {
-    let numbers = variable(SOCKETS).unwrap_or_default();
-    let numbers = numbers.split_whitespace();
-    numbers
-        .filter_map(|number| Some((None, number.parse().ok()?)))
-        .collect()
+fn passed_by_ourselves() -> Vec<(Holder, RawFd)> {
+    let words = variable(SOCKETS).unwrap_or_default();
+    words.split(':').filter_map(Holder::of).collect()
 }
 
 fn listener(number: RawFd) -> io::Result<(SocketAddr, TcpListener)> {

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::HandshakeKind;
@@ -17,9 +18,10 @@ use crate::support::client::{self, Client};
 use crate::support::crowd::{Crowd, Manners};
 use crate::support::eventually;
 use crate::support::gateway::pool_of;
+use crate::support::http2::Http2;
 use crate::support::packets;
 use crate::support::program::Program;
-use crate::support::raw_http::Request;
+use crate::support::raw_http::{Request, rest};
 
 /// Without a broker that anyone reaches.
 fn nobody() -> String {
@@ -99,6 +101,43 @@ async fn a_reload_says_what_changed_and_ends_no_session() {
         .tells(&["changed", "limits.connections: 77 -> 78"])
         .await;
     pings(&mut kept, &mut session).await;
+}
+
+/// Its routes, brokers and origins are no longer what the operator wants.
+#[tokio::test]
+async fn a_connection_from_before_a_reload_begins_nothing_new() {
+    let broker = Broker::start().await;
+    let yaml = format!(
+        "{}watch: false\ntimeouts: {{ request: 10m }}\n",
+        pool_of(&[broker.mqtt_url()])
+    );
+    let program = Program::run(&yaml).await;
+    let (address, ca) = (program.address(0), &program.authority.ca);
+    let mut kept_alive = client::tls_to(address, ca).await;
+    assert_eq!(Request::get("/").ask(&mut kept_alive).await.status, 404);
+    let mut not_yet_asked = client::tls_to(address, ca).await;
+    let mut config = (*client::tls_config(ca, rustls::DEFAULT_VERSIONS)).clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = client::tls_as(address, "localhost", Arc::new(config)).await;
+    let mut shared = Http2::over(stream.unwrap()).await;
+    let mut kept = shared.client().await;
+    kept.send(&packets::connect("kept", 60)).await;
+    let mut session = broker.welcome().await;
+    assert_eq!(kept.receive().await, packets::connack(0));
+    program.rewrite(&format!("{yaml}limits: {{ connections: 77 }}\n"));
+    assert_eq!(program.ask(&["reload"]).await.status.code(), Some(0));
+    assert_eq!(rest(&mut kept_alive).await, b"");
+    let is_told = async || shared.send(shared.get("/"), true).await.is_err();
+    assert!(eventually(is_told).await, "no GOAWAY came");
+    kept.send(&packets::PINGREQ).await;
+    assert_eq!(session.receive().await, packets::PINGREQ);
+    // Who had not asked yet may ask once.
+    let answer = Request::get("/").ask(&mut not_yet_asked).await;
+    assert_eq!(answer.status, 404);
+    assert_eq!(rest(&mut not_yet_asked).await, b"");
+    drop(kept);
+    let admin = &program.admin;
+    admin.metric_becomes("tidegate_connections", &[], 0.0).await;
 }
 
 #[tokio::test]
@@ -339,10 +378,7 @@ async fn nothing_is_watched_where_the_operator_does_not_want_it() {
 }
 
 /// Two connections of one client; how the second one began.
-async fn comes_again(
-    config: &std::sync::Arc<rustls::ClientConfig>,
-    to: SocketAddr,
-) -> HandshakeKind {
+async fn comes_again(config: &Arc<rustls::ClientConfig>, to: SocketAddr) -> HandshakeKind {
     let mut stream = client::tls_as(to, "localhost", config.clone())
         .await
         .unwrap();
@@ -408,7 +444,7 @@ async fn a_ticket_is_worth_nothing_once_the_listener_believes_another_authority(
     roots
         .add(CertificateDer::from_pem_file(&program.authority.ca).unwrap())
         .unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -418,7 +454,7 @@ async fn a_ticket_is_worth_nothing_once_the_listener_believes_another_authority(
             PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap(),
         )
         .unwrap();
-    let config = std::sync::Arc::new(config);
+    let config = Arc::new(config);
     comes_again(&config, program.address(0)).await;
     assert_eq!(
         comes_again(&config, program.address(0)).await,

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, timeout};
@@ -21,6 +22,7 @@ use crate::support::crowd::{Crowd, Manners};
 use crate::support::gateway::pool_of;
 use crate::support::process::{Process, free_addresses};
 use crate::support::program::{Program, command};
+use crate::support::raw_http::{Request, rest};
 use crate::support::{PATIENCE, eventually, packets};
 
 /// A client that connects fifty times a second, from TCP to CONNACK, until it is told to stop.
@@ -173,10 +175,7 @@ async fn an_upgrade_refuses_nobody_and_the_old_sessions_leave_at_their_pace() {
     signal("USR2", &second);
     program.tells(&["the new process serves", "process="]).await;
     assert!(eventually(async || std::fs::read_to_string(&pid_file).unwrap() != second).await);
-    let gone = format!("/proc/{}/stat", second.trim());
-    let is_gone =
-        async || std::fs::read_to_string(&gone).map_or(true, |stat| stat.contains(") Z "));
-    assert!(eventually(is_gone).await, "the second process did not end");
+    has_ended(&second).await;
     coming.more(50).await;
     let (count, failed) = coming.end().await;
     assert!(
@@ -185,6 +184,14 @@ async fn an_upgrade_refuses_nobody_and_the_old_sessions_leave_at_their_pace() {
         failed.len(),
         program.process.last_words()
     );
+}
+
+/// Waits until a process, which may be another one's child, has ended.
+async fn has_ended(pid: &str) {
+    let stat = format!("/proc/{}/stat", pid.trim());
+    let is_gone =
+        async || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
+    assert!(eventually(is_gone).await, "process {pid} did not end");
 }
 
 fn signal(name: &str, pid: &str) {
@@ -328,6 +335,94 @@ async fn a_restart_with_sockets_of_the_supervisor_refuses_nobody() {
         "{} of {count} failed: {failed:?}",
         failed.len()
     );
+}
+
+/// The configuration has another address: only the name leads to the socket, in each process that comes.
+#[tokio::test]
+async fn an_upgrade_passes_the_names_of_the_supervisors_sockets_on() {
+    let broker = Crowd::start(Manners::Welcome).await;
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let passed = nix::unistd::dup(&socket).unwrap();
+    let [elsewhere, admin] = free_addresses();
+    let yaml = yaml(&broker, elsewhere, admin, "drain: { rate: 1000 }\n");
+    let program = Program::start(&yaml, |usual| activated(&usual, &passed, "public")).await;
+    let coming = Coming::begin(address, &program.authority.ca);
+    let mut serving = program.process.id();
+    for _ in 0..2 {
+        coming.more(20).await;
+        let finished = program.ask(&["upgrade"]).await;
+        assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
+        has_ended(&serving.to_string()).await;
+        serving = process_of(&finished.stdout);
+    }
+    coming.more(20).await;
+    let (count, failed) = coming.end().await;
+    assert!(
+        failed.is_empty(),
+        "{} of {count} failed: {failed:?}",
+        failed.len()
+    );
+    assert!(TcpStream::connect(elsewhere).await.is_err());
+    // The supervisor's socket queues, so that a stop refuses nobody who has come.
+    let mut waiting = client::tls_to(address, &program.authority.ca).await;
+    signal("TERM", &serving.to_string());
+    program.tells(&["stopping", "sessions=0"]).await;
+    assert_eq!(Request::get("/").ask(&mut waiting).await.status, 404);
+}
+
+/// From `process 4711 serves; …`.
+fn process_of(said: &str) -> u32 {
+    let number = said
+        .split_whitespace()
+        .skip_while(|word| *word != "process")
+        .nth(1);
+    number.and_then(|number| number.parse().ok()).unwrap()
+}
+
+/// Two successors would share the sockets, and the next upgrade reach only one.
+#[tokio::test]
+async fn of_two_upgrades_at_once_one_is_refused() {
+    let broker = Crowd::start(Manners::Welcome).await;
+    for _ in 0..5 {
+        let [listener, admin] = free_addresses();
+        let _program = Program::run(&yaml(&broker, listener, admin, "watch: false\n")).await;
+        // Both are the first process's before there is a second one.
+        let mut asking = Vec::new();
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect(admin).await.unwrap();
+            assert_eq!(Request::get("/livez").ask(&mut stream).await.status, 200);
+            asking.push(stream);
+        }
+        let answers = asking.iter_mut().map(|stream| async {
+            let request = Request::new("POST", "/upgrade").with("Content-Length", "0");
+            request.ask(stream).await.status
+        });
+        let mut codes = futures_util::future::join_all(answers).await;
+        codes.sort_unstable();
+        assert!(codes[0] == 200 && codes[1] > 400, "{codes:?}");
+    }
+}
+
+/// Nobody has its sockets but the process itself: who comes while it stops is to go elsewhere.
+#[tokio::test]
+async fn a_stop_after_an_upgrade_turns_new_sessions_away() {
+    let broker = Crowd::start(Manners::Welcome).await;
+    let [listener, admin] = free_addresses();
+    let program = Program::run(&yaml(&broker, listener, admin, "watch: false\n")).await;
+    let upgraded = program.ask(&["upgrade"]).await;
+    assert_eq!(upgraded.status.code(), Some(0), "{}", upgraded.stderr);
+    // It would let the connection in as well.
+    has_ended(&program.process.id().to_string()).await;
+    let mut late = client::tls_to(listener, &program.authority.ca).await;
+    signal("TERM", &process_of(&upgraded.stdout).to_string());
+    // The first process has said so too.
+    let drains = async || program.process.stderr().matches("draining, about").count() == 2;
+    assert!(eventually(drains).await, "{}", program.process.last_words());
+    let request = Request::upgrade("/mqtt").text();
+    late.write_all(request.as_bytes()).await.unwrap();
+    let answer = rest(&mut late).await;
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 503 "));
 }
 
 #[tokio::test]

@@ -101,6 +101,11 @@ impl Drain {
         self.shared.closing.cancelled()
     }
 
+    /// Cancelled by `close`, or earlier by whoever holds it.
+    pub fn until_closing(&self) -> CancellationToken {
+        self.shared.closing.child_token()
+    }
+
     pub fn is_cut(&self) -> bool {
         self.shared.cut.is_cancelled()
     }
