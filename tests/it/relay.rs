@@ -461,6 +461,21 @@ async fn without_keepalive_two_unanswered_pings_end_the_session() {
     gateway.outcome("client", "relay", "ping_timeout").await;
 }
 
+/// mosquitto answers a client without keepalive so, whose silence would be allowed for a day.
+#[tokio::test]
+async fn a_keepalive_of_the_broker_for_a_client_without_one_does_not_end_the_pings() {
+    const CONNACK_WITH_65535: [u8; 8] = [0x20, 6, 0, 0, 3, 0x13, 0xff, 0xff];
+    let broker = Broker::start().await;
+    let pool = pool_of(&[broker.mqtt_url()]);
+    let gateway = Gateway::start(&format!("{pool}timeouts: {{ping: 300ms}}\n")).await;
+    let mut client = Client::open(&gateway).await;
+    client.send(&packets::connect_v5("c1", 0)).await;
+    let mut session = broker.session().await;
+    session.send(&CONNACK_WITH_65535).await;
+    assert_eq!(client.receive().await, CONNACK_WITH_65535);
+    assert_eq!(frames::read(client.socket.get_mut()).await.opcode, PING);
+}
+
 #[tokio::test]
 async fn without_keepalive_a_client_that_answers_pings_stays() {
     let (gateway, mut client, mut session) = keepalive(0, "ping: 500ms").await;

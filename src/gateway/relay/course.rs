@@ -134,7 +134,7 @@ impl Course {
         if !self.connected {
             self.told = Some(Told::Refused(connack.code));
         }
-        if let Some(keepalive) = connack.server_keepalive {
+        if let (Some(keepalive), Some(_)) = (connack.server_keepalive, self.rules.idle) {
             self.rules.idle = idle_limit(keepalive, &self.rules.timeouts);
         }
     }

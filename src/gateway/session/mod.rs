@@ -165,13 +165,15 @@ async fn open(
     up.enter_session(packet_limits, joined.output, Masks::new(mask_seed()));
     let rules = Rules {
         version: connect.version,
-        idle: idle_limit(
-            joined
-                .connack
-                .and_then(|connack| connack.server_keepalive)
-                .unwrap_or(connect.keepalive),
-            &timeouts,
-        ),
+        idle: match connect.keepalive {
+            // Whatever its broker makes of it (mosquitto: 65535 seconds), it is pinged.
+            0 => None,
+            own => {
+                let connack = joined.connack;
+                let server = connack.and_then(|connack| connack.server_keepalive);
+                idle_limit(server.unwrap_or(own), &timeouts)
+            }
+        },
         timeouts,
     };
     Ok(Box::new(Relay::new(
