@@ -145,6 +145,19 @@ impl Pool {
                 break;
             }
             let (mut all, trying) = self.candidates(&members, tier, tried, now);
+            // Whose time out is over is tried by the next session, whatever the rule; by one at a time.
+            if !rule.is_sticky() {
+                for at in 0..all.len() {
+                    if !trying[at] || !all[at].open {
+                        continue;
+                    }
+                    match self.place(&members.brokers[at], true, now, patience) {
+                        Ok((seat, wait)) => return Ok(Selected { seat, tier, wait }),
+                        Err(why) => busy = why.or(busy),
+                    }
+                    all[at].open = false;
+                }
+            }
             let mut warm = all.clone();
             if !rule.is_sticky() && tier != Tier::LastResort {
                 warm_up(&mut warm, &mut random);

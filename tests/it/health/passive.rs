@@ -1,8 +1,9 @@
 //! What the sessions show: failures eject a broker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Load, answers, gateway, pool, residents, state_becomes};
 use crate::support::client::Client;
@@ -112,7 +113,7 @@ async fn a_broker_that_hangs_longer_than_clients_wait_is_ejected_too() {
     let impatient = async || {
         let mut client = Client::open(&gateway).await;
         client.send(&packets::connect("impatient", 60)).await;
-        let wait = std::time::Duration::from_millis(700);
+        let wait = Duration::from_millis(700);
         drop(timeout(wait, client.receive()).await);
         drop(client);
         gateway.metric("tidegate_broker_ejections_total", &[]).await == 1.0
@@ -125,6 +126,33 @@ async fn a_broker_that_hangs_longer_than_clients_wait_is_ejected_too() {
             .await
             >= 3.0
     );
+}
+
+/// By round robin it would be one of ten, and by few sessions a broker that is well again would stay out for long.
+#[tokio::test]
+async fn the_first_session_after_its_time_tries_an_ejected_broker() {
+    let (ill, well) = (
+        Crowd::start(Manners::Close).await,
+        Crowd::start(Manners::Welcome).await,
+    );
+    let lines = "eject: { failures: 1, time: 1s, longest: 1s },";
+    let gateway = gateway(lines, &[&ill, &well]).await;
+    let mut kept = Vec::new();
+    for round in 1..4 {
+        ill.change(Manners::Close);
+        let ejections = async || {
+            kept.push(Client::connected(&gateway, "c").await);
+            let metric = "tidegate_broker_ejections_total";
+            gateway.metric(metric, &[]).await == f64::from(round)
+        };
+        assert!(eventually(ejections).await);
+        ill.change(Manners::Welcome);
+        let before = ill.welcomed();
+        sleep(Duration::from_millis(1500)).await;
+        kept.push(Client::connected(&gateway, "c").await);
+        assert_eq!(ill.welcomed(), before + 1, "round {round}");
+        state_becomes(&gateway, &ill.url(), "up").await;
+    }
 }
 
 #[tokio::test]
