@@ -247,10 +247,10 @@ impl Drop for Record {
                     client = %self.client,
                     via = self.via.map(tracing::field::display),
                     session = %self.unique_id,
-                    // Debug escapes control characters: a client id must not write log lines of its own.
-                    id = ?self.client_id,
-                    user = ?self.user_name.as_deref().unwrap_or(""),
-                    certificate = self.certificate.as_ref().map(tracing::field::debug),
+                    // Both forms of the log escape control characters in strings: a client id must not write lines of its own.
+                    id = &*self.client_id,
+                    user = self.user_name.as_deref().unwrap_or(""),
+                    certificate = self.certificate.as_deref(),
                     version = self.version.map_or("", Version::name),
                     keepalive = self.keepalive,
                     listener = &*self.listener.name,
