@@ -113,7 +113,7 @@ impl PemFile {
             format!("no certificate in {path}: {}", self.contents()),
         );
         if self.has(Kind::PrivateKey) || self.has(Kind::EncryptedKey) {
-            return problem.help("are `chain` and `key` exchanged?");
+            return problem.help("it has a private key: were two files exchanged?");
         }
         if self.has(Kind::Csr) {
             return problem.help(

@@ -22,7 +22,7 @@ pub(super) fn invalid(facts: &[Facts], files: &CertificateFiles, now: SystemTime
     let path = files.chain.display();
     let leaf = &facts[0];
     let mut problems = Vec::new();
-    problems.extend(outside_its_time(leaf, files, now));
+    problems.extend(too_early(leaf, files, now));
     if leaf.names.is_empty() && !(leaf.is_ca && facts.len() > 1) {
         problems.push(
             Problem::new(
@@ -49,18 +49,25 @@ pub(super) fn outside_its_time(
     files: &CertificateFiles,
     now: SystemTime,
 ) -> Option<Problem> {
-    let path = files.chain.display();
-    let problem = |message: String| Problem::new(&files.chain_place, message);
-    if leaf.not_after <= now {
-        let end = day(leaf.not_after);
-        Some(problem(format!("the certificate in {path} expired on {end}")).help("renew it"))
-    } else if leaf.not_before > now {
-        let start = day(leaf.not_before);
+    expired(leaf, files, now).or_else(|| too_early(leaf, files, now))
+}
+
+fn expired(leaf: &Facts, files: &CertificateFiles, now: SystemTime) -> Option<Problem> {
+    let problem = || {
+        let (path, end) = (files.chain.display(), day(leaf.not_after));
+        let message = format!("the certificate in {path} expired on {end}");
+        Problem::new(&files.chain_place, message).help("renew it")
+    };
+    (leaf.not_after <= now).then(problem)
+}
+
+fn too_early(leaf: &Facts, files: &CertificateFiles, now: SystemTime) -> Option<Problem> {
+    let problem = || {
+        let (path, start) = (files.chain.display(), day(leaf.not_before));
         let message = format!("the certificate in {path} is not valid before {start}");
-        Some(problem(message).help("is the clock of this machine right?"))
-    } else {
-        None
-    }
+        Problem::new(&files.chain_place, message).help("is the clock of this machine right?")
+    };
+    (leaf.not_before > now).then(problem)
 }
 
 /// RFC 5246 7.4.2: each certificate certifies the one before it. Links that are missing altogether are a warning.
@@ -89,12 +96,18 @@ pub(super) fn wrong_order(facts: &[Facts], files: &CertificateFiles) -> Option<P
     None
 }
 
-/// What some clients refuse, or all of them soon.
+/// What some clients refuse, or all of them soon, or all of them now and only for these names.
 pub(super) fn doubtful(facts: &[Facts], files: &CertificateFiles, now: SystemTime) -> Vec<Problem> {
     let path = files.chain.display();
     let warn = |message: String| Problem::new(&files.chain_place, message);
     let leaf = &facts[0];
     let mut warnings = Vec::new();
+    // A name that was forgotten must not keep all others from being served when the machine starts again.
+    warnings.extend(
+        expired(leaf, files, now).map(|problem| {
+            problem.help("renew it: it is shown all the same, and clients refuse it")
+        }),
+    );
     let issuer_follows = facts.get(1).is_some_and(|next| next.issued(leaf));
     if !leaf.is_self_issued() && !issuer_follows {
         warnings.push(
