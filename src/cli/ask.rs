@@ -26,7 +26,7 @@ pub(super) struct Whom {
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
     /// The configuration that names it [default: /etc/tidegate/tidegate.yaml, if it is there]
-    #[arg(short, long = "config", value_name = "FILE", conflicts_with = "admin")]
+    #[arg(short, long = "config", value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
@@ -61,7 +61,7 @@ impl Whom {
         }
         let address = match &self.config {
             Some(file) => configured(file)?,
-            // Somebody who may not read the configuration, or its secrets, may still ask.
+            // Somebody who may not read the configuration may still ask.
             None => match configured(Path::new(CONFIGURATION)) {
                 Err(Silence::Configuration(_)) => ADDRESS,
                 other => other?,
@@ -72,12 +72,12 @@ impl Whom {
 }
 
 fn configured(file: &Path) -> Result<SocketAddr, Silence> {
-    let admin = config::load(file)?.config.admin;
-    admin.map(|admin| admin.address).ok_or(Silence::Off)
+    // With mistakes in it, which the process has refused, it goes on where it was.
+    config::admin_address(file)?.ok_or(Silence::Off)
 }
 
 /// What listens on every address is asked on the one that is always there.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),

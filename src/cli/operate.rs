@@ -1,7 +1,7 @@
 //! `tidegate reload`, `drain` and `upgrade`: ask the running process over its admin listener, wait, say how it went.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use serde::de::DeserializeOwned;
 
+use super::ask::reachable;
 use crate::admin::commands::{Draining, Phase, Reloaded, Upgraded};
 use crate::config::{self, values::Span};
 
@@ -55,18 +56,19 @@ impl Process {
     fn address(&self) -> anyhow::Result<SocketAddr> {
         let address = match self.admin {
             Some(address) => address,
-            None => config::admin_address(&self.config).with_context(|| {
-                let file = self.config.display();
-                format!("{file} says `admin: off`: use signals (SIGHUP, SIGTERM, SIGUSR2)")
-            })?,
+            None => self.configured()?,
         };
-        // Every address of this machine, among them this one.
-        let ip = match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        Ok(SocketAddr::new(ip, address.port()))
+        Ok(reachable(address))
+    }
+
+    fn configured(&self) -> anyhow::Result<SocketAddr> {
+        let file = self.config.display();
+        let address = config::admin_address(&self.config).map_err(|problems| {
+            anyhow!("{problems}\nso nobody was asked: name the file that the process runs with (-c), or its admin listener (--admin ADDRESS)")
+        })?;
+        address.with_context(|| {
+            format!("{file} says `admin: off`: use signals (SIGHUP, SIGTERM, SIGUSR2)")
+        })
     }
 
     /// Status and body.

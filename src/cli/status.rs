@@ -120,8 +120,11 @@ pub(super) fn healthcheck(whom: &Whom) -> ExitCode {
     match asked {
         Ok((200, _)) => ExitCode::SUCCESS,
         Ok((_, said)) => super::failed(&said.trim_end()),
-        // A container's supervisor knows 0 and 1 only.
-        Err(silence) => super::failed(&silence),
+        Err(silence) => {
+            silent(&silence);
+            // A container's supervisor knows 0 and 1 only.
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -95,15 +95,18 @@ impl Source {
 
 /// Reads and checks a file. Blocks; for start-up and reload.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
-    let text = std::fs::read_to_string(path).map_err(|error| Problems {
+    parse(path, &read(path)?)
+}
+
+fn read(path: &Path) -> Result<String, Problems> {
+    std::fs::read_to_string(path).map_err(|error| Problems {
         file: path.to_owned(),
         text: String::new(),
         list: vec![Problem::new(
             &Place::default(),
             format!("cannot be read: {error}"),
         )],
-    })?;
-    parse(path, &text)
+    })
 }
 
 /// Checks a text with the variables of the process; `file_name` is for messages alone.
@@ -137,14 +140,19 @@ pub fn parse_with(
     }
 }
 
-/// Where the process that runs with this file listens for its operator, as far as can be told: the file may be broken, which
-/// is what the operator is about to hear. `None` for `admin: off`.
-pub fn admin_address(path: &Path) -> Option<SocketAddr> {
+/// Where the process that runs with this file listens for its operator: the file may have mistakes, which is what the
+/// operator is about to hear. `None` for `admin: off`.
+///
+/// # Errors
+/// It cannot be read or is no YAML: any process may be meant.
+pub fn admin_address(path: &Path) -> Result<Option<SocketAddr>, Problems> {
     let usual = raw_admin::AdminListener::default().address;
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let Ok(mut tree) = tree::read(&text) else {
-        return Some(usual.0);
-    };
+    let text = read(path)?;
+    let mut tree = tree::read(&text).map_err(|problem| Problems {
+        file: path.to_owned(),
+        text: text.clone(),
+        list: vec![problem],
+    })?;
     expand::expand(
         &mut tree,
         "",
@@ -153,15 +161,12 @@ pub fn admin_address(path: &Path) -> Option<SocketAddr> {
     );
     let admin = tree.below("admin");
     if admin.and_then(tree::Node::text) == Some("off") {
-        return None;
+        return Ok(None);
     }
     let address = admin.and_then(|admin| admin.below("address"));
     let address = address.and_then(tree::Node::text);
-    Some(
-        address
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(usual.0),
-    )
+    let address = address.and_then(|text| text.parse().ok());
+    Ok(Some(address.unwrap_or(usual.0)))
 }
 
 impl Source {

@@ -579,9 +579,16 @@ async fn status_and_healthcheck_say_in_their_exit_code_how_it_is() {
             assert!(said.stderr.contains(words), "{}", said.stderr);
         }
     }
-    fs::write(folder.path().join("bad.yaml"), "listeners: []\n").unwrap();
-    let said = tidegate(folder.path(), &["status", "-c", "bad.yaml"]).await;
-    assert_eq!(said.status.code(), Some(78), "{}", said.stderr);
+    fs::write(folder.path().join("bad.yaml"), "listeners:\n\t- {}\n").unwrap();
+    for file in ["bad.yaml", "missing.yaml"] {
+        for asked in ["status", "healthcheck", "reload", "drain", "upgrade"] {
+            let said = tidegate(folder.path(), &[asked, "-c", file]).await;
+            let code = said.status.code();
+            // Nobody is asked: another process may be at the usual address.
+            assert!(matches!(code, Some(1 | 78)), "{asked}: {code:?}");
+            assert!(said.stderr.contains(file), "{asked}: {}", said.stderr);
+        }
+    }
 
     let crowd = Crowd::start(Manners::Welcome).await;
     let pool = pool_of(&[crowd.url()]);
@@ -599,6 +606,14 @@ async fn status_and_healthcheck_say_in_their_exit_code_how_it_is() {
     fs::write(folder.path().join("tidegate.yaml"), file).unwrap();
     let said = tidegate(folder.path(), &["healthcheck", "-c", "tidegate.yaml"]).await;
     assert_eq!(said.status.code(), Some(0), "{}", said.stderr);
+    // What the process has refused, or could not read here, does not make it ill.
+    let mistaken =
+        format!("admin: {{address: \"{address}\"}}\nlimits: {{connections: \"${{NOPE}}\"}}\n");
+    fs::write(folder.path().join("tidegate.yaml"), mistaken).unwrap();
+    for asked in ["healthcheck", "status"] {
+        let said = tidegate(folder.path(), &[asked, "-c", "tidegate.yaml"]).await;
+        assert_eq!(said.status.code(), Some(0), "{}", said.stderr);
+    }
     program.process.signal("TERM");
     assert!(eventually(async || program.admin.get("/readyz").await.0 == 503).await);
     let (healthy, words) = code("healthcheck").await;
