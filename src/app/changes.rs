@@ -77,7 +77,11 @@ pub(super) fn unmovable(old: &Config, new: &Config) -> Vec<Problem> {
     let address = |config: &Config| config.admin.as_ref().map(|admin| admin.address);
     if address(old) != address(new) {
         let place = new.admin.as_ref().map(|admin| admin.place.clone());
-        let message = "a reload cannot move the admin listener".to_owned();
+        let old = address(old).map(|old| format!(" (`tidegate upgrade --admin {old}` reaches it)"));
+        let message = format!(
+            "a reload cannot move the admin listener{}",
+            old.unwrap_or_default()
+        );
         problem(&place.unwrap_or_else(|| at("admin")), message);
     }
     if old.workers != new.workers {

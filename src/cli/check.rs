@@ -184,8 +184,9 @@ fn tell_drain(config: &Config, grace: Option<Duration>) {
     if whole > grace || whole > takes {
         let rate = (limits.connections.get() as f64 / (grace - announce).max(1.0)).ceil();
         println!(
-            "  drain.rate {rate:.0} with a drain.max of {:.0} s would do, or a grace period of {:.0} s",
+            "  drain.rate {rate:.0} with a drain.max of {:.0} s would do, or a drain.max of {:.0} s and a grace period of {:.0} s",
             (grace - announce).max(1.0),
+            needed.ceil(),
             whole.ceil()
         );
     }

@@ -3,6 +3,7 @@
 //! Collects every problem. A problem is for what can never work; what is merely suspicious becomes a warning.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 
@@ -114,23 +115,15 @@ pub(super) fn check(
 }
 
 fn listeners(raw: Vec<raw::Listener>, findings: &mut Findings<'_>) -> Vec<Listener> {
-    let mut addresses = BTreeMap::new();
     let mut names = BTreeMap::new();
-    let mut listeners = Vec::with_capacity(raw.len());
+    let mut listeners: Vec<Listener> = Vec::with_capacity(raw.len());
     for (index, listener) in raw.into_iter().enumerate() {
         let key = format!("listeners[{index}]");
         let address = listener.address.0;
         let place = findings.places.of(&format!("{key}.address"));
-        // Port 0 asks for any free port: two of them never clash.
-        let taken = addresses
-            .insert(address, place.line)
-            .filter(|_| address.port() != 0);
-        if let Some(line) = taken {
-            findings.problem(
-                &place.key,
-                format!("`{address}` is already taken in line {line}"),
-                "each address can be listened on once",
-            );
+        let taken = taken(&listeners, address);
+        if let Some((message, help)) = &taken {
+            findings.problem(&place.key, message, *help);
         }
         let name = listener
             .name
@@ -173,6 +166,37 @@ fn listeners(raw: Vec<raw::Listener>, findings: &mut Findings<'_>) -> Vec<Listen
     listeners
 }
 
+/// What is said of an address that cannot be had beside those. Port 0 asks for any free port: two of them never clash.
+fn taken(listeners: &[Listener], address: SocketAddr) -> Option<(String, &'static str)> {
+    let is_other = |listener: &&Listener| {
+        let other = listener.address;
+        address.port() != 0
+            && address.port() == other.port()
+            && (covers(address.ip(), other.ip()) || covers(other.ip(), address.ip()))
+    };
+    let other = listeners.iter().find(is_other)?;
+    let line = other.place.line;
+    Some(match other.address == address {
+        true => (
+            format!("`{address}` is already taken in line {line}"),
+            "each address can be listened on once",
+        ),
+        false => (
+            format!("`{address}` and `{}` in line {line} overlap", other.address),
+            "keep the wider one, which takes both: `[::]` is every address of this machine, `0.0.0.0` every IPv4 address",
+        ),
+    })
+}
+
+/// `[::]` takes IPv4 as well (`app::listen`).
+fn covers(wide: IpAddr, narrow: IpAddr) -> bool {
+    match wide {
+        IpAddr::V6(ip) if ip.is_unspecified() => true,
+        IpAddr::V4(ip) if ip.is_unspecified() => narrow.is_ipv4(),
+        wide => wide == narrow,
+    }
+}
+
 fn admin(
     raw: raw_admin::Admin,
     listeners: &[Listener],
@@ -182,16 +206,9 @@ fn admin(
         return None;
     };
     let address = admin.address.0;
-    let taken = listeners
-        .iter()
-        .find(|listener| listener.address == address && address.port() != 0);
-    if let Some(listener) = taken {
-        let line = listener.place.line;
-        findings.problem(
-            "admin.address",
-            format!("`{address}` is already taken in line {line}"),
-            "health and metrics need an address of their own",
-        );
+    if let Some((message, _)) = taken(listeners, address) {
+        let help = "health and metrics need an address of their own";
+        findings.problem("admin.address", message, help);
     }
     Some(Admin {
         address,

@@ -189,6 +189,7 @@ fn suspicion(transport: Transport, port: u16) -> Option<(String, String)> {
 }
 
 pub(super) fn tls(raw: raw::BrokerTls, key: &str, findings: &mut Findings<'_>) -> BrokerTls {
+    let ca = format!("{key}.ca");
     let trust = match (raw.ca, raw.verify) {
         (Some(ca), true) => Trust::Ca(ca.0.into()),
         (None, true) => Trust::System,
@@ -220,6 +221,9 @@ pub(super) fn tls(raw: raw::BrokerTls, key: &str, findings: &mut Findings<'_>) -
         trust,
         server_name: raw.server_name.map(|name| name.0),
         certificate,
-        place: findings.places.of(key),
+        place: findings.places.of(match findings.places.has(&ca) {
+            true => &ca,
+            false => key,
+        }),
     }
 }

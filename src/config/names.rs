@@ -101,18 +101,18 @@ impl FromStr for Address {
         }
         let fault = Fault::new("is not an IP address with a port");
         if text.parse::<Ipv4Addr>().is_ok() {
-            return Err(fault.help(format!("add the port: \"{text}:443\"")));
+            return Err(fault.help(format!("add a port: \"{text}:PORT\"")));
         }
         let port = text.rsplit_once(':').map_or(text, |(_, port)| port);
         let host = text.rsplit_once(':').map_or("", |(host, _)| host);
         let port = port
             .parse::<u16>()
-            .map_or_else(|_error| "443".to_owned(), |port| port.to_string());
+            .map_or_else(|_error| "PORT".to_owned(), |port| port.to_string());
         Err(match host {
             "" | "*" => fault.help(format!("write \"[::]:{port}\" for every address, \"127.0.0.1:{port}\" for this machine alone")),
             "localhost" => fault.help(format!("write \"127.0.0.1:{port}\"; names are not looked up here")),
             _ if host.contains(':') && !host.starts_with('[') => fault.help(format!("an IPv6 address needs brackets: \"[{host}]:{port}\"")),
-            _ => fault.help("write it as \"0.0.0.0:443\" or \"[::]:443\"; names are not looked up here"),
+            _ => fault.help(format!("write an address, as \"192.0.2.1:{port}\" or \"[2001:db8::1]:{port}\"; names are not looked up here")),
         })
     }
 }
@@ -129,12 +129,17 @@ fn host_pattern(text: &str) -> Result<String, Fault> {
     if host == "*" {
         return Err(Fault::new("is not a host name").help("leave `host` out to serve every host"));
     }
+    if let Some((_, rest)) = host.split_once("://") {
+        let name = rest.split(['/', ':']).next().unwrap_or_default();
+        return Err(Fault::new("is a URL").help(format!("write the host alone: `{name}`")));
+    }
     if let Some((name, port)) = host.rsplit_once(':')
         && !port.is_empty()
         && port.bytes().all(|digit| digit.is_ascii_digit())
     {
-        return Err(Fault::new("carries a port")
-            .help(format!("write `{name}`; a route answers on every listener")));
+        return Err(
+            Fault::new("carries a port").help(format!("write `{name}`: it stands for every port"))
+        );
     }
     if name.contains('*') {
         return Err(Fault::new("has a wildcard inside")
@@ -283,8 +288,11 @@ pub(super) fn header_name(text: &str) -> Result<String, Fault> {
 fn token(text: &str) -> Result<String, Fault> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if text.is_empty() || !text.bytes().all(is_token) {
-        return Err(Fault::new("is not one token")
-            .help("name exactly one subprotocol: `mqtt` or `mqttv3.1`"));
+        let fault = Fault::new("is not one token");
+        return Err(match text.contains(',') {
+            true => fault.help("write exactly one, without a comma"),
+            false => fault.help("write one word, as `mqtt` or `X-Tenant`"),
+        });
     }
     Ok(text.to_owned())
 }

@@ -23,7 +23,7 @@ pub(super) struct Site {
     /// File served for a folder.
     #[serde(default = "index_html")]
     pub index: SitePath,
-    /// File below `root` served with status 200 where no file is found: for single-page applications.
+    /// File below `root` served with status 200 where no file is found and the client wants a page (`Accept` with `text/html`): for single-page applications.
     pub fallback: Option<SitePath>,
     /// File below `root` served with status 404 where no file is found.
     pub not_found: Option<SitePath>,

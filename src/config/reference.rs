@@ -10,7 +10,7 @@ const INTRODUCTION: &str = "\
 
 <!-- Written by `UPDATE_DOCS=1 cargo test`; change the comments in `src/config/raw*.rs` instead. -->
 
-One YAML file, `config/tidegate.yaml` unless `-c` names another. `tidegate check -c FILE` reports every mistake in it
+One YAML file, `/etc/tidegate/tidegate.yaml` unless `-c` names another. `tidegate check -c FILE` reports every mistake in it
 at once, with its line; unknown keys are mistakes. `tidegate config print` shows the file with every default filled in.
 `config/tidegate.full.yaml` has every key, `config/examples/` has whole setups.
 
@@ -19,7 +19,7 @@ at once, with its line; unknown keys are mistakes. `tidegate config print` shows
 
 **Variables.** Inside any value `${NAME}` stands for an environment variable, `${NAME:-default}` for one that may be
 missing or empty, `${file:/run/secrets/name}` for the text of a file (its last line end is left out). `$${` is a literal
-`${`. A variable that is not set is a mistake.
+`${`. A variable that is not set is a mistake. Between `{` and `}` or `[` and `]` such a value needs quotes.
 
 **Files.** Relative paths are relative to the working directory of the process, not to the file.
 ";

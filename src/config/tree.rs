@@ -115,6 +115,8 @@ fn unreadable(error: &Error, text: &str) -> Problem {
         Some(line) if line.contains(": [::") => {
             problem.help("a value that begins with `[` needs quotes: `\"[::]:443\"`")
         }
+        Some(line) if line.contains("${") => problem
+            .help("between `{` and `}`, or `[` and `]`, a value with a variable needs quotes: `\"${NAME}\"`"),
         _ if message.contains("multiple YAML documents") => {
             problem.help("remove the line `---` and what stands below it")
         }

@@ -44,12 +44,13 @@ impl SiteService {
                 .help("`root` is a folder of files that the user tidegate runs as can read")
         })?;
         let confined = Confined::new(&site.root, site.symlinks);
-        for name in [&site.fallback, &site.not_found].into_iter().flatten() {
+        for (key, name) in [("fallback", &site.fallback), ("not_found", &site.not_found)] {
+            let Some(name) = name else { continue };
             let kind = confined.kind(&below(name, site)?);
             if !matches!(kind, Ok(Kind::File)) {
                 return Err(Problem::new(
                     place,
-                    format!("there is no file {name} in {root}"),
+                    format!("there is no file {name} in {root}, which `{key}` names"),
                 ));
             }
         }

@@ -231,7 +231,7 @@ pools:
             "t.yaml:3:26: certificates[0].key: ",
             "t.yaml:4:14: certificates[1].chain: ",
             "t.yaml:7:30: routes[1].site.root: ",
-            "t.yaml:10:10: pools.brokers.tls: ",
+            "t.yaml:10:16: pools.brokers.tls.ca: ",
         ] {
             assert!(told.contains(place), "no {place}\n{told}");
         }
