@@ -77,6 +77,10 @@ impl Member {
         self.waker.wake();
     }
 
+    fn asked(&self) -> Option<Asked> {
+        Asked::of(self.asked.load(Ordering::Acquire))
+    }
+
     pub(super) fn is_of(&self, group: &Group) -> bool {
         self.group.get().is_some_and(|own| own.is(group))
     }
@@ -118,6 +122,12 @@ impl Members {
         &self.list
     }
 
+    /// Those that were asked to leave and are still here, saying goodbye.
+    pub(super) fn leaving(&self) -> usize {
+        let was_asked = |member: &&Arc<Member>| member.asked().is_some();
+        self.list.iter().filter(was_asked).count()
+    }
+
     /// Of the next few, those that have reached their age.
     pub(super) fn aged(&mut self, now: Instant) -> impl Iterator<Item = &Arc<Member>> {
         let count = self.list.len();
@@ -152,7 +162,7 @@ impl Membership {
 
     /// Why it was asked to leave, if it was.
     pub fn asked(&self) -> Option<Asked> {
-        Asked::of(self.member.asked.load(Ordering::Acquire))
+        self.member.asked()
     }
 
     /// From now on it leaves when this group has to. Once.

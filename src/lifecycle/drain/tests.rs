@@ -67,6 +67,19 @@ async fn what_does_not_leave_is_cut_at_the_deadline() {
     assert_eq!(begun.elapsed().as_secs(), 7);
 }
 
+/// A client that does not answer the goodbye was asked: it is not the rate that was too low.
+#[tokio::test(start_paused = true)]
+async fn who_is_still_saying_goodbye_was_not_cut() {
+    let drain = Drain::default();
+    let (membership, stubborn) = (drain.join(None), drain.clone());
+    drain.spawn(async move {
+        std::future::poll_fn(|cx| membership.poll_asked(cx)).await;
+        stubborn.cut().await;
+        drop(membership);
+    });
+    assert_eq!(run(&drain, 1000, 7).await, Ended { asked: 1, cut: 0 });
+}
+
 #[tokio::test(start_paused = true)]
 async fn members_that_left_by_themselves_take_nobodys_turn() {
     let drain = Drain::default();
