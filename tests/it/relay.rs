@@ -384,28 +384,33 @@ async fn a_broker_that_never_reads_again_is_left_at_timeouts_write() {
     drop(session);
 }
 
-/// A client with keepalive 1.
 async fn keepalive(seconds: u16, timeouts: &str) -> (Gateway, Client, Session) {
+    let (_, gateway, client, session) = keepalive_since(seconds, timeouts).await;
+    (gateway, client, session)
+}
+
+/// A client with this keepalive, and when the gateway's clock had not begun yet.
+async fn keepalive_since(seconds: u16, timeouts: &str) -> (Instant, Gateway, Client, Session) {
     let broker = Broker::start().await;
     let pool = pool_of(&[broker.mqtt_url()]);
     let gateway = Gateway::start(&format!("{pool}timeouts: {{{timeouts}}}\n")).await;
     let mut client = Client::open(&gateway).await;
+    let begun = Instant::now();
     client.send(&packets::connect("c1", seconds)).await;
     let session = broker.welcome().await;
     assert_eq!(client.receive().await, packets::connack(0));
-    (gateway, client, session)
+    (begun, gateway, client, session)
 }
 
 #[tokio::test]
 async fn silence_is_allowed_for_one_and_a_half_keepalives_and_the_margin() {
-    let (gateway, mut client, mut session) = keepalive(1, "idle_margin: 200ms").await;
-    let begun = Instant::now();
+    let (begun, gateway, mut client, mut session) = keepalive_since(1, "idle_margin: 200ms").await;
     let closed = client.closed().await;
     let silent = begun.elapsed();
     assert_eq!((closed.code, closed.packets), (1008, vec![]));
     let limit = Duration::from_millis(1700);
-    assert!(silent > limit - Duration::from_millis(100), "{silent:?}");
-    assert!(silent < limit + Duration::from_secs(2), "{silent:?}");
+    assert!(silent >= limit, "{silent:?}");
+    assert!(silent < limit + Duration::from_secs(5), "{silent:?}");
     assert_eq!(session.rest().await, b"", "no DISCONNECT in its name");
     gateway.outcome("client", "relay", "idle").await;
 }
@@ -414,9 +419,11 @@ async fn silence_is_allowed_for_one_and_a_half_keepalives_and_the_margin() {
 async fn anything_from_the_client_moves_the_idle_limit_and_nothing_from_the_broker_does() {
     let (gateway, mut client, mut session) = keepalive(1, "idle_margin: 200ms").await;
     let begun = Instant::now();
+    let mut last = begun;
     let mut tick = tokio::time::interval(Duration::from_millis(400));
     for at in 0..6 {
         tick.tick().await;
+        last = Instant::now();
         if at % 2 == 0 {
             client.send(&packets::PINGREQ).await;
             assert_eq!(session.receive().await, packets::PINGREQ);
@@ -424,7 +431,6 @@ async fn anything_from_the_client_moves_the_idle_limit_and_nothing_from_the_brok
             client.send_raw(&frames::masked(FIN | PING, b"")).await;
         }
     }
-    let last = Instant::now();
     assert!(last - begun > Duration::from_millis(1900), "past the limit");
     let talking = async {
         loop {
@@ -439,21 +445,20 @@ async fn anything_from_the_client_moves_the_idle_limit_and_nothing_from_the_brok
         () = talking => unreachable!("it talks for ever"),
     };
     assert_eq!(closed.code, 1008);
-    assert!(last.elapsed() > Duration::from_millis(1500));
+    assert!(last.elapsed() >= Duration::from_millis(1700));
     gateway.outcome("client", "relay", "idle").await;
 }
 
 #[tokio::test]
 async fn without_keepalive_two_unanswered_pings_end_the_session() {
-    let (gateway, mut client, mut session) = keepalive(0, "ping: 200ms").await;
+    let (begun, gateway, mut client, mut session) = keepalive_since(0, "ping: 200ms").await;
     let stream = client.socket.get_mut();
-    let begun = Instant::now();
     for _ in 0..2 {
         assert_eq!(frames::read(stream).await.opcode, PING);
     }
     assert_eq!(frames::read(stream).await.close_code(), 1008);
     assert!(
-        begun.elapsed() > Duration::from_millis(550),
+        begun.elapsed() >= Duration::from_millis(600),
         "three times 200 ms"
     );
     assert_eq!(session.rest().await, b"");
@@ -658,8 +663,8 @@ async fn packets_and_bytes_are_counted_by_type_and_direction() {
 
 #[tokio::test]
 async fn a_client_that_is_not_read_is_not_held_silent() {
-    let (gateway, mut client, session) = keepalive(0, "ping: 50ms, write: 1s").await;
     let packet = frames::masked(FIN | BINARY, &packets::publish("t", &vec![7; 1 << 20]));
+    let (gateway, mut client, session) = keepalive(0, "ping: 500ms, write: 3s").await;
     let stream = client.socket.get_mut();
     let writing = async { while stream.write_all(&packet).await.is_ok() {} };
     timeout(PATIENCE, writing)
@@ -676,7 +681,12 @@ async fn a_broker_that_heard_disconnect_is_let_close_first() {
     assert_eq!(session.receive().await, packets::DISCONNECT);
     assert_eq!(client.closed().await.code, 1000);
     let mut byte = [0];
+    let begun = Instant::now();
     let end = timeout(Duration::from_millis(100), session.stream.read(&mut byte));
-    assert!(end.await.is_err(), "the gateway keeps the TIME_WAIT");
+    // Half a second is its patience; a test that was held up sees only the end of it.
+    assert!(
+        end.await.is_err() || begun.elapsed() > Duration::from_millis(300),
+        "the gateway keeps the TIME_WAIT"
+    );
     assert_eq!(session.rest().await, b"", "but it does not wait for ever");
 }

@@ -13,7 +13,7 @@ use crate::support::gateway::{Gateway, pool_of};
 use crate::support::packets;
 
 /// Long enough for a busy machine where nothing hangs, short enough to wait for where something does.
-const SHORT: &str = "timeouts: {broker_connect: 300ms, connack: 300ms, join: 10s}\n";
+const SHORT: &str = "timeouts: {broker_connect: 1s, connack: 1s, join: 10s}\n";
 
 /// A gateway before the one that fails and the one that does not. Which of them is asked first is the gateway's choice.
 struct Pair {

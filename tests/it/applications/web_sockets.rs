@@ -214,8 +214,8 @@ async fn an_upgrade_with_a_body_is_a_request_like_any_other() {
 #[tokio::test]
 async fn silence_is_no_fault() {
     let application = Scripted::start().await;
-    let yaml = application.route_with("timeouts: {head: 100ms, stall: 100ms}")
-        + "timeouts: {request: 100ms, write: 100ms}\n";
+    let yaml = application.route_with("timeouts: {head: 1s, stall: 1s}")
+        + "timeouts: {request: 1s, write: 1s}\n";
     let gateway = Gateway::start(&yaml).await;
     let mut client = tls(&gateway).await;
     client
@@ -224,7 +224,7 @@ async fn silence_is_no_fault() {
         .unwrap();
     let (mut connection, _) = accept(&application, "").await;
     assert_eq!(Answer::read(&mut client, false).await.status, 101);
-    let cut = timeout(Duration::from_millis(500), connection.is_closed());
+    let cut = timeout(Duration::from_millis(2500), connection.is_closed());
     assert!(cut.await.is_err(), "it was cut");
     connection.say("still here").await;
     let mut read = [0; 10];

@@ -286,7 +286,7 @@ async fn http2_off_offers_http_1_only() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_one_without_a_request_is_counted() {
-    let served = Served::start("timeouts: { request: 200ms }").await;
+    let served = Served::start("timeouts: { request: 1s }").await;
     let mut used = served.connect().await;
     let gateway = &served.gateway;
     assert_eq!(used.ask(used.get("/")).await.status, 200);
@@ -300,7 +300,7 @@ async fn an_idle_connection_is_closed_and_one_without_a_request_is_counted() {
 
 #[tokio::test]
 async fn a_connection_with_a_session_is_not_idle() {
-    let served = Served::start("timeouts: { request: 100ms }").await;
+    let served = Served::start("timeouts: { request: 1s }").await;
     let mut connection = served.connect().await;
     let mut client = connection.client().await;
     client.send(&packets::connect("c", 60)).await;

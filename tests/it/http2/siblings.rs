@@ -113,8 +113,8 @@ async fn a_session_that_is_not_read_holds_up_none_of_two_hundred() {
     if let Some(rounds) = wished_rounds() {
         println!("{rounds} rounds: p99 {before:?} before, {beside:?} beside one that is not read");
     }
-    // A stall would be forever; this allows a busy machine.
-    let bound = before * 10 + Duration::from_millis(200);
+    // A stall would be forever; this allows a machine that is held up.
+    let bound = before * 10 + Duration::from_secs(2);
     assert!(beside < bound, "p99 of {before:?} became {beside:?}");
     assert_eq!(clients.len(), SESSIONS - 1);
     // And it was alive all the time.
