@@ -162,6 +162,17 @@ pub(super) fn drain(raw: &raw::Drain, findings: &mut Findings<'_>) -> Drain {
         );
         findings.warning("drain.grace", message, help);
     }
+    if raw
+        .server_reference
+        .as_ref()
+        .is_some_and(|text| text.0.is_empty())
+    {
+        findings.problem(
+            "drain.server_reference",
+            "names no server",
+            "name one as its clients know it, `other.example.com:443`, or leave the key out",
+        );
+    }
     Drain {
         announce: raw.announce.0,
         rate: raw.rate,

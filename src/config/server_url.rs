@@ -142,6 +142,15 @@ impl Form {
         if host.is_empty() || host.len() > 253 || !host.bytes().all(known) {
             return Err(Fault::new("names no host").help(self.hosts));
         }
+        // RFC 3696 2: the last label of a name is not all digits.
+        let last = host.trim_end_matches('.').rsplit('.').next();
+        let is_number = last.is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+        if is_number && host.parse::<IpAddr>().is_err() {
+            return Err(
+                Fault::new("has a host that is neither a name nor an IPv4 address")
+                    .help(self.hosts),
+            );
+        }
         let port = match port {
             None => None,
             Some(port) => match port.parse::<u16>() {

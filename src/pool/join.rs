@@ -93,6 +93,11 @@ impl fmt::Display for JoinError {
             }
         };
         out.write_str(busy)?;
+        if self.attempts.is_empty() && self.busy.is_none() && !self.unresolved && !self.late {
+            out.write_str(
+                ": each is draining, as its probe says, or switched off (down, weight 0)",
+            )?;
+        }
         if self.unresolved {
             out.write_str(": no name of a broker has an address yet (dns)")?;
         }

@@ -230,6 +230,11 @@ async fn an_evacuated_broker_keeps_its_sessions_and_takes_no_new_ones() {
     let mut client = Client::open(&gateway).await;
     client.send(&packets::connect("new", 60)).await;
     assert_eq!(client.receive().await, packets::connack(3));
+    let (_, last) = gateway.admin("/status.json").await;
+    assert!(
+        last.contains("each is draining, as its probe says"),
+        "{last}"
+    );
     for resident in &mut residents {
         assert!(answers(resident).await);
     }
