@@ -18,6 +18,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, Sig
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
+use x509_parser::x509::X509Version;
 
 use crate::config::model::{ClientCertificates, CrlFile};
 use crate::config::{Place, Problem};
@@ -136,6 +137,14 @@ fn revocation_lists(
                 format!("the revocation list in {shown} is damaged"),
             ));
         };
+        // RFC 5280 5.1.2.1: a list of today has extensions, and so version 2.
+        if list.version() != Some(X509Version::V2) {
+            return Err(Problem::new(
+                &file.place,
+                format!("the revocation list in {shown} is of version 1, which cannot be used"),
+            )
+            .help("`crlnumber = FILE` in the CA's configuration makes `openssl ca -gencrl` write version 2"));
+        }
         if !authorities
             .iter()
             .any(|authority| has_signed(authority, &list))

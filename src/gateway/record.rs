@@ -1,5 +1,6 @@
 //! What is logged and counted at the end of a session. Written on drop, so that no way out is missed.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -210,6 +211,25 @@ impl Record {
     }
 }
 
+/// A client's own word must not write log lines, nor command a terminal. Both forms of the log escape what ASCII has for that;
+/// JSON lets the rest through: controls of Latin-1, line separators, changes of direction.
+fn legible(text: &str) -> Cow<'_, str> {
+    let commands = |character: char| {
+        matches!(
+            character,
+            '\u{7f}'..='\u{9f}'
+                | '\u{200e}'
+                | '\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2066}'..='\u{2069}'
+        )
+    };
+    match text.contains(commands) {
+        true => text.replace(commands, "\u{fffd}").into(),
+        false => text.into(),
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         let reason = self
@@ -247,10 +267,9 @@ impl Drop for Record {
                     client = %self.client,
                     via = self.via.map(tracing::field::display),
                     session = %self.unique_id,
-                    // Both forms of the log escape control characters in strings: a client id must not write lines of its own.
-                    id = &*self.client_id,
-                    user = self.user_name.as_deref().unwrap_or(""),
-                    certificate = self.certificate.as_deref(),
+                    id = &*legible(&self.client_id),
+                    user = &*legible(self.user_name.as_deref().unwrap_or("")),
+                    certificate = self.certificate.as_deref().map(legible).as_deref(),
                     version = self.version.map_or("", Version::name),
                     keepalive = self.keepalive,
                     listener = &*self.listener.name,

@@ -515,6 +515,16 @@ fn said(listener: &str) -> (Vec<String>, Vec<String>) {
     }
 }
 
+/// What `openssl ca -gencrl` writes where its configuration has no `crlnumber`.
+const WITHOUT_CRLNUMBER: &str = "\
+-----BEGIN X509 CRL-----\n\
+MIGYMEAwCgYIKoZIzj0EAwIwEjEQMA4GA1UEAwwHZGV2aWNlcxcNMjYxMTI4MDM1\n\
+OTUzWhgPMjA1NDA0MTQwMzU5NTNaMAoGCCqGSM49BAMCA0gAMEUCIQCZ17GQs+29\n\
+g6b/HjZD+rOHElQOaHkpgOJHqhcGgSuF7gIgaW0hHfJI4fQAhjzL0jq7ma/e221R\n\
+T0BDEMweUEhRl6Q=\n\
+-----END X509 CRL-----\n\
+";
+
 #[test]
 fn mistakes_in_the_files_are_named_at_load() {
     let folder = TempDir::new().unwrap();
@@ -547,6 +557,8 @@ fn mistakes_in_the_files_are_named_at_load() {
         "-----BEGIN X509 CRL-----\nMAMCAQA=\n-----END X509 CRL-----\n",
     )
     .unwrap();
+    let first_version = at.join("v1.crl");
+    std::fs::write(&first_version, WITHOUT_CRLNUMBER).unwrap();
     let der = at.join("good.der");
     let pem = std::fs::read_to_string(&good).unwrap();
     let pem: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
@@ -574,6 +586,7 @@ fn mistakes_in_the_files_are_named_at_load() {
         ),
         (&ca, &namesake, "is not signed by a CA of this listener"),
         (&ca, &damaged, "is damaged"),
+        (&ca, &first_version, "is of version 1"),
     ] {
         let (problems, _) = said(&listener("required", ca, &[crl]));
         assert!(
