@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 use super::{ask, field};
 use crate::support::client::tls;
@@ -35,6 +37,20 @@ async fn accept(application: &Scripted, early: &str) -> (Connection, String) {
     let answer = accepted(&tidegate::websocket::derive_accept_key(key.as_bytes()));
     connection.say(&(answer + early)).await;
     (connection, head)
+}
+
+/// A client's WebSocket with these bytes of the application's behind its 101, and the application's end of it.
+async fn opened(
+    gateway: &Gateway,
+    application: &Scripted,
+    early: &str,
+) -> (TlsStream<TcpStream>, Connection) {
+    let mut client = tls(gateway).await;
+    let request = Request::upgrade("/api").text();
+    client.write_all(request.as_bytes()).await.unwrap();
+    let (connection, _) = accept(application, early).await;
+    assert_eq!(Answer::read(&mut client, false).await.status, 101);
+    (client, connection)
 }
 
 async fn ended(gateway: &Gateway, cause: &str) {
@@ -217,13 +233,7 @@ async fn silence_is_no_fault() {
     let yaml = application.route_with("timeouts: {head: 1s, stall: 1s}")
         + "timeouts: {request: 1s, write: 1s}\n";
     let gateway = Gateway::start(&yaml).await;
-    let mut client = tls(&gateway).await;
-    client
-        .write_all(Request::upgrade("/api").text().as_bytes())
-        .await
-        .unwrap();
-    let (mut connection, _) = accept(&application, "").await;
-    assert_eq!(Answer::read(&mut client, false).await.status, 101);
+    let (mut client, mut connection) = opened(&gateway, &application, "").await;
     let cut = timeout(Duration::from_millis(2500), connection.is_closed());
     assert!(cut.await.is_err(), "it was cut");
     connection.say("still here").await;
@@ -238,13 +248,7 @@ async fn a_side_that_takes_nothing_holds_up_the_other_and_is_ended() {
         let application = Scripted::start().await;
         let yaml = application.route() + "timeouts: {write: 300ms}\n";
         let gateway = Gateway::start(&yaml).await;
-        let mut client = tls(&gateway).await;
-        client
-            .write_all(Request::upgrade("/api").text().as_bytes())
-            .await
-            .unwrap();
-        let (mut connection, _) = accept(&application, "").await;
-        assert_eq!(Answer::read(&mut client, false).await.status, 101);
+        let (mut client, mut connection) = opened(&gateway, &application, "").await;
         let much = vec![b'x'; 2 * MORE_THAN_BUFFERS_HOLD];
         // It does not get all of it away: nobody holds it.
         let written = match cause {
@@ -262,13 +266,7 @@ async fn the_last_words_of_an_application_that_takes_no_more_reach_the_client() 
     let application = Scripted::start().await;
     let gateway = Gateway::start(&application.route()).await;
     for _ in 0..10 {
-        let mut client = tls(&gateway).await;
-        client
-            .write_all(Request::upgrade("/api").text().as_bytes())
-            .await
-            .unwrap();
-        let (mut connection, _) = accept(&application, "").await;
-        assert_eq!(Answer::read(&mut client, false).await.status, 101);
+        let (mut client, mut connection) = opened(&gateway, &application, "").await;
         let much = vec![b'x'; 1 << 20];
         let last = async {
             connection.read(4096).await;
@@ -286,12 +284,9 @@ async fn the_last_words_of_an_application_that_takes_no_more_reach_the_client() 
 async fn a_drain_ends_them_in_their_turn_behind_the_frame_in_hand() {
     let application = Scripted::start().await;
     let gateway = Gateway::start(&application.route()).await;
-    let mut client = tls(&gateway).await;
-    let request = Request::upgrade("/api").text();
-    client.write_all(request.as_bytes()).await.unwrap();
     // Behind the 101 a frame of five bytes, of which two are there.
-    let (mut connection, _) = accept(&application, "\u{1}\u{5}ab").await;
-    assert_eq!(Answer::read(&mut client, false).await.status, 101);
+    let early = "\u{1}\u{5}ab";
+    let (mut client, mut connection) = opened(&gateway, &application, early).await;
     gateway.metric_becomes(OPEN, &[], 1.0).await;
     gateway.stop();
     gateway.metric_becomes("tidegate_draining", &[], 1.0).await;
@@ -316,13 +311,7 @@ async fn one_holds_its_place_under_the_limit_of_connections() {
     let application = Scripted::start().await;
     let yaml = application.route() + "limits: {connections: 1}\n";
     let gateway = Gateway::start(&yaml).await;
-    let mut client = tls(&gateway).await;
-    client
-        .write_all(Request::upgrade("/api").text().as_bytes())
-        .await
-        .unwrap();
-    let (_connection, _) = accept(&application, "").await;
-    assert_eq!(Answer::read(&mut client, false).await.status, 101);
+    let (client, _connection) = opened(&gateway, &application, "").await;
     assert!(crate::support::client::try_tls(&gateway).await.is_err());
     drop(client);
     let free = eventually(async || crate::support::client::try_tls(&gateway).await.is_ok());
