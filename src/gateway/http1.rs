@@ -80,11 +80,14 @@ pub(super) async fn serve(
         .header_read_timeout(snapshot.timeouts.request)
         .max_buf_size(snapshot.limits.request_head.max(SMALLEST_HEAD))
         .serve_connection(TokioIo::new(stream), service);
-    let mut closing = pin!(snapshot.over.cancelled());
-    let (mut is_closing, mut asked_to_close) = (false, false);
+    let mut over = pin!(snapshot.over.cancelled());
+    let mut closing = pin!(gateway.drain.closing());
+    let (mut is_closing, mut is_drained, mut asked_to_close) = (false, false, false);
     // The stream must be had back after the 101, so the connection is polled and not awaited.
     let served = poll_fn(|cx| {
-        is_closing = is_closing || closing.as_mut().poll(cx).is_ready();
+        is_closing = is_closing || over.as_mut().poll(cx).is_ready();
+        // Of a drain behind a reload: it waits for no first request.
+        is_drained = is_drained || is_closing && closing.as_mut().poll(cx).is_ready();
         loop {
             // hyper would close a connection on which nothing has come yet: where nobody is to be refused, the first request
             // is still waited for.

@@ -110,11 +110,14 @@ struct Driver {
 impl Driver {
     /// `over` says when no more streams are to begin.
     async fn run(&mut self, over: &CancellationToken, drain: &Drain) -> Result<(), Reason> {
-        let mut closing = pin!(over.cancelled());
+        let mut over = pin!(over.cancelled());
+        let mut closing = pin!(drain.closing());
         let mut cut = pin!(drain.cut());
-        let (mut is_told, mut is_closing, mut is_cut) = (false, false, None);
+        let (mut is_told, mut is_drained, mut is_closing, mut is_cut) = (false, false, false, None);
         poll_fn(|cx| {
-            is_told = is_told || closing.as_mut().poll(cx).is_ready();
+            is_told = is_told || over.as_mut().poll(cx).is_ready();
+            // Of a drain behind a reload: it waits for no first request.
+            is_drained = is_drained || is_told && closing.as_mut().poll(cx).is_ready();
             // Where nobody is to be refused, the first request is still waited for.
             if is_told && !is_closing && (drain.is_refusing() || self.asked) {
                 is_closing = true;

@@ -218,6 +218,7 @@ fn legible(text: &str) -> Cow<'_, str> {
         matches!(
             character,
             '\u{7f}'..='\u{9f}'
+                | '\u{61c}'
                 | '\u{200e}'
                 | '\u{200f}'
                 | '\u{2028}'..='\u{202e}'

@@ -16,12 +16,12 @@ use crate::support::authority::{Authority, Pair};
 use crate::support::broker::Broker;
 use crate::support::client::{self, Client};
 use crate::support::crowd::{Crowd, Manners};
-use crate::support::eventually;
 use crate::support::gateway::pool_of;
 use crate::support::http2::Http2;
 use crate::support::packets;
 use crate::support::program::Program;
 use crate::support::raw_http::{Request, rest};
+use crate::support::{PATIENCE, eventually};
 
 /// Without a broker that anyone reaches.
 fn nobody() -> String {
@@ -138,6 +138,23 @@ async fn a_connection_from_before_a_reload_begins_nothing_new() {
     drop(kept);
     let admin = &program.admin;
     admin.metric_becomes("tidegate_connections", &[], 0.0).await;
+}
+
+#[tokio::test]
+async fn a_drain_behind_a_reload_waits_for_no_first_request() {
+    let yaml = format!("{}watch: false\ntimeouts: {{ request: 10m }}\n", nobody());
+    let mut program = Program::run(&yaml).await;
+    let (address, ca) = (program.address(0), &program.authority.ca);
+    let mut config = (*client::tls_config(ca, rustls::DEFAULT_VERSIONS)).clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = client::tls_as(address, "localhost", Arc::new(config)).await;
+    let _silent = Http2::over(stream.unwrap()).await;
+    program.rewrite(&format!("{yaml}limits: {{ connections: 77 }}\n"));
+    assert_eq!(program.ask(&["reload"]).await.status.code(), Some(0));
+    program.process.signal("TERM");
+    let ended = program.process.ended(PATIENCE).await;
+    assert_eq!(ended.code(), Some(0));
+    program.tells(&["drained asked=0 cut=0"]).await;
 }
 
 #[tokio::test]

@@ -140,7 +140,7 @@ pub(in crate::gateway) async fn run<H>(start: Box<Start>, held: H) {
     let code = match end {
         End::Drained => Some(Some(gateway.snapshot.load().drain.close_code)),
         // A client that still sends would be reset, and lose what the application said last.
-        End::Application if !tunnel.down.closed => Some(None),
+        End::Application if tunnel.takes_no_more || !tunnel.down.closed => Some(None),
         _ => None,
     };
     if let Some(code) = code {
@@ -313,13 +313,13 @@ impl Tunnel {
             ..
         } = self;
         loop {
-            let up = match *takes_no_more {
+            let up_moved = match *takes_no_more {
                 true => Ok(false),
                 false => up.step(client, application, scratch, |_| {}, cx),
             };
             let walk = |bytes: &[u8]| frames.walk(bytes);
-            let down = down.step(application, client, scratch, walk, cx);
-            match (up, down) {
+            let down_moved = down.step(application, client, scratch, walk, cx);
+            match (up_moved, down_moved) {
                 (Err(Side::Near), _) | (_, Err(Side::Far)) => return Err(End::Client),
                 (_, Err(Side::Near)) => return Err(End::Application),
                 (Err(Side::Far), Ok(_)) => {
@@ -329,7 +329,9 @@ impl Tunnel {
                     debug_assert!(looked.is_pending());
                     return Ok(());
                 }
-                (Ok(false), Ok(false)) if *takes_no_more => return Err(End::Application),
+                (Ok(false), Ok(false)) if *takes_no_more && down.outbox.is_sent() => {
+                    return Err(End::Application);
+                }
                 (Ok(false), Ok(false)) => return Ok(()),
                 (Ok(_), Ok(_)) => {}
             }

@@ -143,7 +143,11 @@ impl Relay {
         let moved = SCRATCH.with_borrow_mut(|scratch| {
             if self.course.takes_no_more {
                 while self.step(Side::Broker, scratch, cx)? {}
-                return Err(Reason::BrokerClosed);
+                // What the client has not taken stands before the rest: `timeouts.write` bounds the wait.
+                return match self.down.outbox.is_sent() {
+                    true => Err(Reason::BrokerClosed),
+                    false => Ok(()),
+                };
             }
             // A side that waits for its socket is asked once in a turn: its waker is there. A side that moved is asked again.
             let (mut up, mut down) = (true, true);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -46,11 +46,20 @@ async fn opened(
     early: &str,
 ) -> (TlsStream<TcpStream>, Connection) {
     let mut client = tls(gateway).await;
+    let connection = opened_over(&mut client, application, early).await;
+    (client, connection)
+}
+
+async fn opened_over(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    application: &Scripted,
+    early: &str,
+) -> Connection {
     let request = Request::upgrade("/api").text();
     client.write_all(request.as_bytes()).await.unwrap();
     let (connection, _) = accept(application, early).await;
-    assert_eq!(Answer::read(&mut client, false).await.status, 101);
-    (client, connection)
+    assert_eq!(Answer::read(client, false).await.status, 101);
+    connection
 }
 
 async fn ended(gateway: &Gateway, cause: &str) {
@@ -260,22 +269,33 @@ async fn a_side_that_takes_nothing_holds_up_the_other_and_is_ended() {
     }
 }
 
-/// It closes with bytes unread, so that our next write fails: what it said stands before that, and no reset behind it.
+/// It closes with bytes unread, so that our next write fails: what it said stands before that, and no reset behind it, though
+/// the client goes on sending.
 #[tokio::test]
 async fn the_last_words_of_an_application_that_takes_no_more_reach_the_client() {
     let application = Scripted::start().await;
-    let gateway = Gateway::start(&application.route()).await;
+    let plain = "listeners: [{ address: \"127.0.0.1:0\", plain: routes }]\n";
+    let gateway = Gateway::start(&(plain.to_owned() + &application.route())).await;
     for _ in 0..10 {
-        let (mut client, mut connection) = opened(&gateway, &application, "").await;
-        let much = vec![b'x'; 1 << 20];
+        let mut client = TcpStream::connect(gateway.address(0)).await.unwrap();
+        let mut connection = opened_over(&mut client, &application, "").await;
         let last = async {
             connection.read(4096).await;
             connection.say("last words").await;
             drop(connection);
         };
-        tokio::join!(last, client.write_all(&much)).1.unwrap();
+        let (mut reading, mut writing) = client.split();
+        let sending = async {
+            let much = vec![b'x'; MORE_THAN_BUFFERS_HOLD];
+            writing.write_all(&much).await.unwrap();
+            writing.shutdown().await.unwrap();
+        };
         let mut said = Vec::new();
-        client.read_to_end(&mut said).await.unwrap();
+        let hearing = async {
+            let end = timeout(PATIENCE, reading.read_to_end(&mut said)).await;
+            end.expect("it was not ended").expect("it was reset");
+        };
+        tokio::join!(last, sending, hearing);
         assert_eq!(said, b"last words");
     }
 }
