@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 
 use super::ask::reachable;
 use crate::admin::commands::{Draining, Phase, Reloaded, Upgraded};
-use crate::config::{self, values::Span};
+use crate::config::values::Span;
+use crate::config::{self, Problems};
 
 /// For the connection, on this machine.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -62,11 +63,8 @@ impl Process {
     }
 
     fn configured(&self) -> anyhow::Result<SocketAddr> {
-        let file = self.config.display();
-        let address = config::admin_address(&self.config).map_err(|problems| {
-            anyhow!("{problems}\nso nobody was asked: name the file that the process runs with (-c), or its admin listener (--admin ADDRESS)")
-        })?;
-        address.with_context(|| {
+        config::admin_address(&self.config)?.with_context(|| {
+            let file = self.config.display();
             format!("{file} says `admin: off`: use signals (SIGHUP, SIGTERM, SIGUSR2)")
         })
     }
@@ -111,17 +109,19 @@ fn read<T: DeserializeOwned>(status: u16, body: &str) -> anyhow::Result<T> {
 pub(super) fn reload(process: &Process) -> ExitCode {
     match process.post::<Reloaded>("/reload") {
         Ok(reloaded) => tell_reload(&reloaded),
-        Err(error) => {
-            // Where the file cannot be read, its admin listener was a guess: that is what the operator has to hear first.
-            if process.admin.is_none()
-                && let Err(problems) = config::load(&process.config)
-            {
-                eprintln!("tidegate: {error:#}");
-                return super::bad_config(&problems);
-            }
-            super::failed(&format!("{error:#}"))
-        }
+        Err(error) => failed(&error),
     }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    let Some(problems) = error.downcast_ref::<Problems>() else {
+        return super::failed(&format!("{error:#}"));
+    };
+    let code = super::bad_config(problems);
+    eprintln!(
+        "nobody was asked: name the file that the process runs with (-c), or its admin listener (--admin ADDRESS)"
+    );
+    code
 }
 
 fn tell_reload(reloaded: &Reloaded) -> ExitCode {
@@ -159,14 +159,14 @@ pub(super) fn upgrade(process: &Process) -> ExitCode {
             "not upgraded: {}; the old process goes on",
             upgraded.message
         )),
-        Err(error) => super::failed(&format!("{error:#}")),
+        Err(error) => failed(&error),
     }
 }
 
 pub(super) fn drain(options: &DrainOptions) -> ExitCode {
     match try_drain(options) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => super::failed(&format!("{error:#}")),
+        Err(error) => failed(&error),
     }
 }
 

@@ -144,7 +144,7 @@ pub fn parse_with(
 /// operator is about to hear. `None` for `admin: off`.
 ///
 /// # Errors
-/// It cannot be read or is no YAML: any process may be meant.
+/// It cannot be read, is no YAML, or what it says of `admin` cannot be understood here: any process may be meant.
 pub fn admin_address(path: &Path) -> Result<Option<SocketAddr>, Problems> {
     let usual = raw_admin::AdminListener::default().address;
     let text = read(path)?;
@@ -153,20 +153,38 @@ pub fn admin_address(path: &Path) -> Result<Option<SocketAddr>, Problems> {
         text: text.clone(),
         list: vec![problem],
     })?;
+    let mut problems = Vec::new();
     expand::expand(
         &mut tree,
         "",
         &|name| std::env::var(name).ok(),
-        &mut Vec::new(),
+        &mut problems,
     );
     let admin = tree.below("admin");
     if admin.and_then(tree::Node::text) == Some("off") {
         return Ok(None);
     }
     let address = admin.and_then(|admin| admin.below("address"));
-    let address = address.and_then(tree::Node::text);
-    let address = address.and_then(|text| text.parse().ok());
-    Ok(Some(address.unwrap_or(usual.0)))
+    let address = match address {
+        None => Some(usual.0),
+        Some(address) => address.text().and_then(|text| text.parse().ok()),
+    };
+    problems.retain(|problem| problem.place.key.starts_with("admin"));
+    if address.is_none() && problems.is_empty() {
+        let place = Place::default();
+        problems.push(Problem::new(
+            &place,
+            "`admin.address` is no address and port",
+        ));
+    }
+    match problems.is_empty() {
+        true => Ok(address),
+        false => Err(Problems {
+            file: path.to_owned(),
+            text,
+            list: problems,
+        }),
+    }
 }
 
 impl Source {

@@ -579,8 +579,14 @@ async fn status_and_healthcheck_say_in_their_exit_code_how_it_is() {
             assert!(said.stderr.contains(words), "{}", said.stderr);
         }
     }
-    fs::write(folder.path().join("bad.yaml"), "listeners:\n\t- {}\n").unwrap();
-    for file in ["bad.yaml", "missing.yaml"] {
+    for (file, text) in [
+        ("bad.yaml", "listeners:\n\t- {}\n"),
+        ("unset.yaml", "admin: { address: \"${NOPE}\" }\n"),
+        ("odd.yaml", "admin: { address: localhost }\n"),
+    ] {
+        fs::write(folder.path().join(file), text).unwrap();
+    }
+    for file in ["bad.yaml", "missing.yaml", "unset.yaml", "odd.yaml"] {
         for asked in ["status", "healthcheck", "reload", "drain", "upgrade"] {
             let said = tidegate(folder.path(), &[asked, "-c", file]).await;
             let code = said.status.code();
