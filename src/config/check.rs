@@ -172,7 +172,9 @@ fn taken(listeners: &[Listener], address: SocketAddr) -> Option<(String, &'stati
         let other = listener.address;
         address.port() != 0
             && address.port() == other.port()
-            && (covers(address.ip(), other.ip()) || covers(other.ip(), address.ip()))
+            && (address == other
+                || covers(address.ip(), other.ip())
+                || covers(other.ip(), address.ip()))
     };
     let other = listeners.iter().find(is_other)?;
     let line = other.place.line;
@@ -193,7 +195,8 @@ fn covers(wide: IpAddr, narrow: IpAddr) -> bool {
     match wide {
         IpAddr::V6(ip) if ip.is_unspecified() => true,
         IpAddr::V4(ip) if ip.is_unspecified() => narrow.is_ipv4(),
-        wide => wide == narrow,
+        // One link's address at another link is another one (fe80::1%1 and %2).
+        _ => false,
     }
 }
 

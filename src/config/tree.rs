@@ -115,13 +115,20 @@ fn unreadable(error: &Error, text: &str) -> Problem {
         Some(line) if line.contains(": [::") => {
             problem.help("a value that begins with `[` needs quotes: `\"[::]:443\"`")
         }
-        Some(line) if line.contains("${") => problem
-            .help("between `{` and `}`, or `[` and `]`, a value with a variable needs quotes: `\"${NAME}\"`"),
         _ if message.contains("multiple YAML documents") => {
             problem.help("remove the line `---` and what stands below it")
         }
+        Some(line) if has_bare_variable(line) => problem
+            .help("between `{` and `}`, or `[` and `]`, a value with a variable needs quotes: `\"${NAME}\"`"),
         _ => problem,
     }
+}
+
+/// A variable without quotes inside of braces or brackets, which end at its own.
+fn has_bare_variable(line: &str) -> bool {
+    line.split_once("${").is_some_and(|(before, _)| {
+        before.contains(['{', '[']) && before.trim_end().ends_with([':', ',', '{', '['])
+    })
 }
 
 fn size(position: u64) -> usize {

@@ -145,17 +145,16 @@ impl Pool {
                 break;
             }
             let (mut all, trying) = self.candidates(&members, tier, tried, now);
-            // Whose time out is over is tried by the next session, whatever the rule; by one at a time.
-            if !rule.is_sticky() {
-                for at in 0..all.len() {
-                    if !trying[at] || !all[at].open {
-                        continue;
-                    }
-                    match self.place(&members.brokers[at], true, now, patience) {
-                        Ok((seat, wait)) => return Ok(Selected { seat, tier, wait }),
-                        Err(why) => busy = why.or(busy),
-                    }
-                    all[at].open = false;
+            // Whose time out is over is tried by the next session, by one at a time. None waits for it, nor leaves its own
+            // broker for it.
+            for at in 0..all.len() {
+                let broker = &members.brokers[at];
+                let is_due = trying[at] && all[at].open && !rule.is_sticky();
+                if is_due
+                    && broker.state.places.wait(now, broker.connect_rate).is_zero()
+                    && let Ok((seat, wait)) = self.place(broker, true, now, patience)
+                {
+                    return Ok(Selected { seat, tier, wait });
                 }
             }
             let mut warm = all.clone();

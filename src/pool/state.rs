@@ -71,12 +71,14 @@ impl Registry {
         self.lost().remove(&key).unwrap_or_default()
     }
 
-    /// At most as many as one answer may name.
-    pub(super) fn lose(&self, pool: &Name, origin: &Name, lost: Vec<Lost>) {
-        if !lost.is_empty() {
-            let key = (Arc::clone(pool), Arc::clone(origin));
-            self.lost().insert(key, lost);
-        }
+    /// For the next answer to take. Answers that are cut off take none: `most` bounds them.
+    pub(super) fn lose(&self, pool: &Name, origin: &Name, lost: Vec<Lost>, most: usize) {
+        let key = (Arc::clone(pool), Arc::clone(origin));
+        let mut all = self.lost();
+        let all = all.entry(key).or_default();
+        all.extend(lost);
+        let excess = all.len().saturating_sub(most);
+        all.drain(..excess);
     }
 
     fn lost(&self) -> MutexGuard<'_, LostByName> {

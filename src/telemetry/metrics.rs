@@ -311,7 +311,7 @@ impl Metrics {
         );
         ours.register(
             "drain_cut",
-            "Client tasks cut at the end of a drain",
+            "Client tasks cut at the end of a drain that had not been asked to leave",
             self.drain_cut.clone(),
         );
         ours.register(

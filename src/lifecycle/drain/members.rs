@@ -122,8 +122,8 @@ impl Members {
         &self.list
     }
 
-    /// Those that were asked to leave and are still here, saying goodbye.
-    pub(super) fn leaving(&self) -> usize {
+    /// How many were asked to leave and are still here.
+    pub(super) fn asked(&self) -> usize {
         let was_asked = |member: &&Arc<Member>| member.asked().is_some();
         self.list.iter().filter(was_asked).count()
     }

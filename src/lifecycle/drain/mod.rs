@@ -29,7 +29,7 @@ const AGES: Duration = Duration::from_secs(1);
 pub struct Ended {
     /// Members asked to leave.
     pub asked: usize,
-    /// Tasks that were still there at the end and were cut, but for those that were saying goodbye.
+    /// Tasks that were still there at the end and were cut, but for those of members that had been asked.
     pub cut: usize,
 }
 
@@ -220,10 +220,10 @@ impl Drain {
         self.shared.closing.cancel();
         self.shared.tracker.close();
         self.shared.doors.close();
-        // Counted before they hear of it, by whoever is first. Those who say goodbye have had their turn.
+        // Counted before they hear of it, by whoever is first. Who was asked has had its turn, and most often says goodbye.
         self.shared.were_cut.get_or_init(|| {
-            let leaving = self.shared.members().leaving();
-            self.shared.tracker.len().saturating_sub(leaving)
+            let asked = self.shared.members().asked();
+            self.shared.tracker.len().saturating_sub(asked)
         });
         self.shared.cut.cancel();
     }

@@ -229,13 +229,16 @@ impl Name {
             removed = removed.len(),
             "brokers found"
         );
-        let lost = removed.iter().map(|broker| Lost {
-            label: Arc::clone(&broker.label),
-            group: broker.group().clone(),
-        });
-        let origin = &self.pool.origins[self.at];
-        self.registry
-            .lose(&origin.pool, &origin.label, lost.collect());
+        if self.pool.on_removed == OnRemoved::Drain && !removed.is_empty() {
+            let lost = removed.iter().map(|broker| Lost {
+                label: Arc::clone(&broker.label),
+                group: broker.group().clone(),
+            });
+            let origin = &self.pool.origins[self.at];
+            let lost = lost.collect();
+            self.registry
+                .lose(&origin.pool, &origin.label, lost, 2 * MOST);
+        }
         self.gone.extend(removed.into_iter().map(|broker| Gone {
             broker: Arc::clone(broker),
             since: now,
