@@ -7,6 +7,7 @@ mod desk;
 mod drain;
 mod follow;
 mod listen;
+mod reading;
 mod reload;
 mod supervise;
 mod upgrade;

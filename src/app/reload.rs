@@ -13,15 +13,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::reading::{Next, Refusal, alone, read};
 use super::upgrade::Upgrade;
-use super::watch::{Contents, Watcher, contents};
+use super::watch::{Contents, Watcher};
 use super::{changes, supervise};
-use crate::acme::{self, Plan, TakeOver};
+use crate::acme::{Plan, TakeOver};
 use crate::admin::Status;
 use crate::admin::commands::{Command, Phase, Reloaded};
 use crate::config::model::Dns;
-use crate::config::{self, Config, Loaded, Place, Problem, Problems, Source};
-use crate::gateway::{Built, Gateway, Snapshot};
+use crate::config::{Config, Place, Problem, Problems, Source};
+use crate::gateway::Gateway;
 use crate::lifecycle::Supervisor;
 use crate::pool::Pool;
 use crate::telemetry::metrics::ByResult;
@@ -52,21 +53,6 @@ pub(super) struct Reloader {
     pub(super) in_force: watch::Sender<InForce>,
     pub(super) plans: watch::Sender<Plan>,
     pub(super) phase: watch::Receiver<Phase>,
-}
-
-/// Everything read, nothing changed.
-struct Next {
-    loaded: Loaded,
-    source: Option<Source>,
-    built: Built,
-    read: Contents,
-    plan: Plan,
-}
-
-/// Why nothing was taken over, and the files that would have been.
-struct Refusal {
-    problems: Problems,
-    seen: Contents,
 }
 
 impl Reloader {
@@ -322,79 +308,6 @@ impl Reloader {
             None => status,
             Some(_) => format!("{status}; the last reload was refused: see the log"),
         });
-    }
-}
-
-fn read(
-    gateway: &Gateway,
-    old: &Config,
-    source: Option<Source>,
-    known: Vec<PathBuf>,
-) -> Result<Next, Refusal> {
-    // Before they are read: what changes in between is found to be different.
-    let seen = contents(known);
-    let loaded = match source {
-        Some(source) => match config::load(&source.file) {
-            Ok(loaded) => changes::in_running_order(old, loaded),
-            // What it names is not known: the files that are in force stand for it.
-            Err(problems) => return Err(Refusal { problems, seen }),
-        },
-        None => Loaded {
-            config: old.clone(),
-            warnings: Vec::new(),
-            source: Source {
-                file: "the configuration".into(),
-                text: String::new(),
-            },
-        },
-    };
-    let has_file = !loaded.source.text.is_empty();
-    let from = has_file.then(|| loaded.source.clone());
-    let read = contents(changes::files(&loaded.config, from.as_ref()));
-    let mut problems = changes::unmovable(old, &loaded.config);
-    let prepared = acme::prepare(&loaded.config, acme::Access::Make);
-    let mut warnings = prepared.unwrap_or_else(|problem| {
-        problems.push(problem);
-        Vec::new()
-    });
-    let plan = Plan::of(&loaded.config);
-    let built = build(gateway, &loaded.config).map(|mut built| {
-        built.warnings.append(&mut warnings);
-        built
-    });
-    let built = built.map_err(|found| problems.extend(found));
-    match (loaded.source.problems(problems), built) {
-        (None, Ok(built)) => Ok(Next {
-            source: from,
-            loaded,
-            built,
-            read,
-            plan,
-        }),
-        (Some(problems), _) => Err(Refusal {
-            problems,
-            seen: read,
-        }),
-        (None, Err(())) => {
-            let problem = Problem::new(&Place::default(), "cannot be built");
-            Err(Refusal {
-                problems: alone(loaded.source.file, problem),
-                seen: read,
-            })
-        }
-    }
-}
-
-fn build(gateway: &Gateway, config: &Config) -> Result<Built, Vec<Problem>> {
-    let (metrics, brokers) = (&gateway.metrics, &gateway.brokers);
-    Snapshot::build(config, metrics, brokers, &gateway.tickets, &gateway.drain)
-}
-
-fn alone(file: PathBuf, problem: Problem) -> Problems {
-    Problems {
-        file,
-        text: String::new(),
-        list: vec![problem],
     }
 }
 

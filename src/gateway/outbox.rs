@@ -2,13 +2,21 @@
 //! how long it has taken nothing.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use tokio::io::AsyncWrite;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use crate::stream::Stream;
+
+/// Polls this task again when the thread has looked at its sockets: a peer that takes no more has often said why before, and of
+/// that the thread may not have heard.
+pub(super) fn poll_behind_a_look(cx: &mut Context<'_>) {
+    let looked = pin!(yield_now()).poll(cx);
+    debug_assert!(looked.is_pending());
+}
 
 /// Empty and without memory while the far side keeps up.
 ///

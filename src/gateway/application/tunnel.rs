@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 use super::exchange::Alarm;
@@ -22,7 +21,7 @@ use super::frames::Frames;
 use super::report::{OpenWebSocket, Reporter};
 use crate::gateway::admission::Permit;
 use crate::gateway::connection::Arrival;
-use crate::gateway::outbox::Outbox;
+use crate::gateway::outbox::{Outbox, poll_behind_a_look};
 use crate::lifecycle::{Drain, Membership};
 use crate::pool::Seat;
 use crate::stream::{Stream, read_away};
@@ -323,10 +322,8 @@ impl Tunnel {
                 (Err(Side::Near), _) | (_, Err(Side::Far)) => return Err(End::Client),
                 (_, Err(Side::Near)) => return Err(End::Application),
                 (Err(Side::Far), Ok(_)) => {
-                    // What it said before it closed the thread hears of when it has looked at its sockets again.
                     *takes_no_more = true;
-                    let looked = pin!(yield_now()).poll(cx);
-                    debug_assert!(looked.is_pending());
+                    poll_behind_a_look(cx);
                     return Ok(());
                 }
                 (Ok(false), Ok(false)) if *takes_no_more && down.outbox.is_sent() => {

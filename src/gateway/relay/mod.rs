@@ -12,12 +12,11 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 pub(super) use self::course::Rules;
 use self::course::{Course, Side};
-use super::outbox::Outbox;
+use super::outbox::{Outbox, poll_behind_a_look};
 use super::outcome::Reason;
 use crate::framing::Translator;
 use crate::lifecycle::{Drain, Membership};
@@ -154,12 +153,9 @@ impl Relay {
             loop {
                 up = up
                     && match self.step(Side::Client, scratch, cx) {
-                        // It has often said why, and closed with our bytes unread. That it did the thread hears when it has
-                        // looked at its sockets again.
                         Err(Reason::BrokerClosed) if !self.course.leaving => {
                             self.course.takes_no_more = true;
-                            let looked = pin!(yield_now()).poll(cx);
-                            debug_assert!(looked.is_pending());
+                            poll_behind_a_look(cx);
                             return Ok(());
                         }
                         moved => moved?,
